@@ -1,0 +1,1 @@
+"""The types that every other part knows, on numpy and the standard library alone."""

@@ -1,0 +1,56 @@
+"""Errors that say what was wrong, what was expected and what to do next."""
+
+from __future__ import annotations
+
+
+class SpiculaError(Exception):
+    """Base of every error that Spicula raises on purpose.
+
+    The message reads ``<what>: got X, expected Y. Hint: do Z``; parts that are not given are left out.
+
+    Args:
+        what: The thing that is wrong, naming the file, series or argument.
+        got: What was found.
+        expected: What would have been accepted.
+        hint: What the user can do about it.
+
+    Example:
+        >>> str(SpiculaError("spacing", got=-1, expected="a positive number", hint="check the header"))
+        'spacing: got -1, expected a positive number. Hint: check the header'
+    """
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, hint: str | None = None
+    ) -> None:
+        self.what, self.got, self.expected, self.hint = what, got, expected, hint
+        facts = [f"got {got}"] if got is not None else []
+        if expected is not None:
+            facts.append(f"expected {expected}")
+        message = what + (": " + ", ".join(facts) if facts else "")
+        if hint:
+            message += f". Hint: {hint}"
+        super().__init__(message)
+
+
+class InputError(SpiculaError, ValueError):
+    """An image, table or argument that cannot be used as it is."""
+
+
+class GeometryError(InputError):
+    """A place or a grid that makes no sense: outside the volume, singular, irregular."""
+
+
+class BundleError(SpiculaError):
+    """A bundle that is missing, incomplete or does not match its hashes."""
+
+
+class MissingExtraError(SpiculaError, ImportError):
+    """A feature whose optional packages are not installed."""
+
+
+class OfflineError(SpiculaError, OSError):
+    """Something must be fetched and the network or index cannot be reached."""
+
+
+class SpiculaWarning(UserWarning):
+    """Something odd that was tolerated; it is also kept on the result."""

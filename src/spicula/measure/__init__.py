@@ -1,0 +1,1 @@
+"""Lungs, outlines, sizes and the clinical rules that use them."""

@@ -1,0 +1,1 @@
+"""Run a bundle's networks; nothing else knows which runtime it is."""

@@ -1,0 +1,1 @@
+"""Pure functions from volumes to volumes and patches."""
