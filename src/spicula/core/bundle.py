@@ -77,7 +77,9 @@ class Bundle:
         expected = self.manifest["files"].get(name)
         path = self.folder / name
         if expected is None:
-            raise BundleError(f"bundle {self.name}: file {name!r} is not listed", expected=sorted(self.manifest["files"]))
+            raise BundleError(
+                f"bundle {self.name}: file {name!r} is not listed", expected=sorted(self.manifest["files"])
+            )
         if not path.is_file():
             raise BundleError(f"bundle {self.name}: {path} is missing", hint="install the package or the bundle again")
         found = sha256_of(path)

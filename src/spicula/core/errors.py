@@ -19,9 +19,7 @@ class SpiculaError(Exception):
         'spacing: got -1, expected a positive number. Hint: check the header'
     """
 
-    def __init__(
-        self, what: str, *, got: object = None, expected: object = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
         self.what, self.got, self.expected, self.hint = what, got, expected, hint
         facts = [f"got {got}"] if got is not None else []
         if expected is not None:

@@ -39,3 +39,15 @@ class Prediction:
     interval: tuple[float, float] | None
     fingerprint: str
     explanation: Explanation | None = None
+
+
+TRAITS = (
+    "subtlety_obvious",
+    "calcification_present",
+    "sphericity_round",
+    "margin_sharp",
+    "lobulation_present",
+    "spiculation_present",
+    "texture_solid",
+)
+"""Targets of the default model beside ``"malignancy"``, in the order of every table and report."""

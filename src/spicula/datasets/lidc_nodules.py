@@ -7,10 +7,13 @@ ends: nothing that uses them may depend on where a volume ends.
 from __future__ import annotations
 
 import csv
+import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
 from spicula.core.finding import Case, Finding
@@ -64,3 +67,32 @@ def load_mask(root: Path, case_id: str) -> Mask:
     """Read the readers' mask of one nodule, on the grid of its small volume."""
     volume = nifti.read(root / "mask" / f"{case_id}.nii.gz")
     return Mask(np.asarray(volume.array_zyx > 0), volume.geometry)
+
+
+def patient_folds(cases: Sequence[Case], *, folds: int = 5, seed: int = 0) -> NDArray[np.intp]:
+    """Assign each case to a fold: patients never apart, malignant nodules spread evenly, the same on every machine.
+
+    Patients are ordered by their counts of malignant and of all nodules, ties by a seeded hash of the id, and dealt
+    out in turn (forth and back).
+
+    Args:
+        cases: Cases of one finding each, with ``truth["label"]``.
+        folds: Number of folds.
+        seed: Changes the order of ties.
+
+    Returns:
+        Fold of each case, 0 to ``folds - 1``.
+    """
+    counts: dict[str, list[float]] = {}
+    for case in cases:
+        count = counts.setdefault(case.patient_id, [0.0, 0.0])
+        count[0] += case.findings[0].truth["label"]
+        count[1] += 1
+
+    def order(patient: str) -> tuple[float, float, str]:
+        malignant, total = counts[patient]
+        return -malignant, -total, hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
+
+    dealt = [*range(folds), *reversed(range(folds))]
+    fold_of = {patient: dealt[rank % len(dealt)] for rank, patient in enumerate(sorted(counts, key=order))}
+    return np.array([fold_of[case.patient_id] for case in cases], dtype=np.intp)

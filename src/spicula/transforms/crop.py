@@ -28,7 +28,9 @@ def box_geometry(
     """
     extent_xyz = (np.asarray(shape_zyx[::-1]) - 1) * np.asarray(spacing_zyx_mm[::-1])
     origin = np.asarray(center_xyz_mm, dtype=np.float64) - extent_xyz / 2
-    return Geometry.from_axes(shape_zyx, spacing_zyx_mm, origin_xyz_mm=origin.tolist(), frame_of_reference_uid=frame_uid)
+    return Geometry.from_axes(
+        shape_zyx, spacing_zyx_mm, origin_xyz_mm=origin.tolist(), frame_of_reference_uid=frame_uid
+    )
 
 
 def sample(
