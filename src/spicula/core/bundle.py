@@ -63,7 +63,7 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of network, weights, preprocessing and outputs (the card may be reworded): ``name@16 hex digits``."""
+        """Identity of files, preprocessing and outputs (the card may be reworded): ``name@16 hex digits``."""
         identity = {key: self.manifest[key] for key in ("files", "preprocessing", "outputs")}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f"{self.name}@{digest[:16]}"

@@ -35,7 +35,8 @@ class Geometry:
     shape_zyx: tuple[int, int, int]
     affine_lps: FloatArray
     frame_of_reference_uid: str = ""
-    _inverse: FloatArray = field(init=False, repr=False, compare=False)
+    inverse_lps: FloatArray = field(init=False, repr=False, compare=False)
+    """``[4, 4]``; maps ``(x, y, z, 1)`` in mm LPS to ``(z, y, x, 1)``, an index with fractions."""
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape_zyx)
@@ -54,7 +55,7 @@ class Geometry:
         inverse.setflags(write=False)
         object.__setattr__(self, "shape_zyx", shape)
         object.__setattr__(self, "affine_lps", affine)
-        object.__setattr__(self, "_inverse", inverse)
+        object.__setattr__(self, "inverse_lps", inverse)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Geometry):
@@ -84,7 +85,8 @@ class Geometry:
             shape_zyx: Number of voxels.
             spacing_zyx_mm: Distance between voxel centers along each array axis.
             origin_xyz_mm: LPS position of the center of voxel (0, 0, 0).
-            direction_xyz: ``[3, 3]``; its columns are the unit vectors of the x, y and z index axes. Identity if omitted.
+            direction_xyz: ``[3, 3]``; its columns are the unit vectors of the x, y and z index axes; identity if
+                omitted.
             frame_of_reference_uid: DICOM Frame of Reference UID.
 
         Returns:
@@ -112,7 +114,8 @@ class Geometry:
     @property
     def direction_xyz(self) -> FloatArray:
         """``[3, 3]`` unit vectors of the x, y and z index axes as columns (ITK's direction)."""
-        return (self.affine_lps[:3, :3] / np.asarray(self.spacing_zyx_mm))[:, ::-1]
+        axes: FloatArray = self.affine_lps[:3, :3] / np.asarray(self.spacing_zyx_mm)
+        return axes[:, ::-1]
 
     @property
     def voxel_volume_mm3(self) -> float:
@@ -139,7 +142,7 @@ class Geometry:
     def world_to_index(self, world_xyz_mm: ArrayLike) -> FloatArray:
         """Turn LPS millimetres ``[..., 3]`` (x, y, z) into indices ``[..., 3]`` (z, y, x), with fractions."""
         world = np.asarray(world_xyz_mm, dtype=np.float64)
-        return world @ self._inverse[:3, :3].T + self._inverse[:3, 3]
+        return world @ self.inverse_lps[:3, :3].T + self.inverse_lps[:3, 3]
 
     def contains(self, world_xyz_mm: ArrayLike, *, margin_mm: float = 0.0) -> NDArray[np.bool_]:
         """Tell which points ``[..., 3]`` lie inside the grid's voxels, widened by ``margin_mm``; bool ``[...]``."""
@@ -171,3 +174,26 @@ class Geometry:
                 name = " and ".join("xyz"[axis] for axis in range(3) if bits >> axis & 1)
                 found.append(name + (" (the point looks like RAS)" if bits == 3 else ""))
         return found
+
+    def require_inside(self, world_xyz_mm: Sequence[float], *, what: str) -> None:
+        """Refuse a point outside the grid, saying which flip of its axes would bring it in.
+
+        Args:
+            world_xyz_mm: A point in LPS mm.
+            what: What the point is, for the message: ``"nodule 3 of patient 12"``.
+
+        Raises:
+            GeometryError: The point is outside.
+        """
+        if self.contains(world_xyz_mm):
+            return
+        corners = self.index_to_world([[0, 0, 0], np.asarray(self.shape_zyx) - 1])
+        spans = " x ".join(f"{low:.1f}..{high:.1f}" for low, high in np.sort(corners, axis=0).T)
+        flips = self.flips_that_contain(world_xyz_mm)
+        hint = f"flipping {flips[0]} would bring it in" if flips else "are the coordinates voxels, or of another scan?"
+        raise GeometryError(
+            f"{what} lies outside the volume",
+            got=f"({', '.join(f'{value:.1f}' for value in world_xyz_mm)}) mm",
+            expected=f"LPS mm within {spans}",
+            hint=hint,
+        )

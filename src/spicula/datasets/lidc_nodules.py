@@ -1,4 +1,4 @@
-"""Small volumes around LIDC-IDRI nodules with the readers' masks and ratings (``lidc_nodules/`` of the development data).
+"""Small volumes around LIDC-IDRI nodules with the readers' masks and ratings (development data, ``lidc_nodules/``).
 
 Source: LIDC-IDRI (doi:10.7937/K9/TCIA.2015.LO9QL9SX), CC BY 3.0. The small volumes end where the readers' outline
 ends: nothing that uses them may depend on where a volume ends.

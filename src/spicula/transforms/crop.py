@@ -47,15 +47,17 @@ def sample(
     Returns:
         float32 array of the grid's shape.
     """
-    step = source.geometry._inverse[:3, :3] @ grid.affine_lps[:3, :3]
+    step = source.geometry.inverse_lps[:3, :3] @ grid.affine_lps[:3, :3]
     start = source.geometry.world_to_index(grid.origin_xyz_mm)
     axes = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in grid.shape_zyx), indexing="ij", sparse=True)
     index = [start[i] + step[i, 0] * axes[0] + step[i, 1] * axes[1] + step[i, 2] * axes[2] for i in range(3)]
     coordinates = np.stack([np.broadcast_to(i, grid.shape_zyx) for i in index])
     array = source.array_zyx.astype(np.float32, copy=False)
     if outside is None:
-        return map_coordinates(array, coordinates, order=order, mode="nearest", output=np.float32)
-    return map_coordinates(array, coordinates, order=order, mode="constant", cval=outside, output=np.float32)
+        values = map_coordinates(array, coordinates, order=order, mode="nearest", output=np.float32)
+    else:
+        values = map_coordinates(array, coordinates, order=order, mode="constant", cval=outside, output=np.float32)
+    return np.asarray(values, dtype=np.float32)
 
 
 def crop_box(
