@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -187,8 +188,8 @@ class Geometry:
         """
         if self.contains(world_xyz_mm):
             return
-        corners = self.index_to_world([[0, 0, 0], np.asarray(self.shape_zyx) - 1])
-        spans = " x ".join(f"{low:.1f}..{high:.1f}" for low, high in np.sort(corners, axis=0).T)
+        corners = self.index_to_world(list(itertools.product(*((0, n - 1) for n in self.shape_zyx))))
+        spans = " x ".join(f"{axis.min():.1f}..{axis.max():.1f}" for axis in corners.T)
         flips = self.flips_that_contain(world_xyz_mm)
         hint = f"flipping {flips[0]} would bring it in" if flips else "are the coordinates voxels, or of another scan?"
         raise GeometryError(
