@@ -1,0 +1,36 @@
+"""What `import spicula` and `spicula --help` may load, and that arrows point down."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "openvino", "pydicom", "highdicom", "SimpleITK", "scipy", "nibabel", "sklearn")
+
+
+def loaded_after(code: str) -> set[str]:
+    program = f"{code}\nimport sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    return set(output.split())
+
+
+@pytest.mark.parametrize(
+    "code", ["import spicula", "import spicula.core.finding, spicula.core.bundle", "import spicula.cli"]
+)
+def test_starting_loads_nothing_heavy(code: str) -> None:
+    assert not loaded_after(code) & set(HEAVY)
+
+
+def test_inference_needs_no_torch_and_no_sklearn() -> None:
+    loaded = loaded_after("import spicula.pipelines.batch, spicula.pipelines.score, spicula.pipelines.info")
+    assert not loaded & {"torch", "sklearn", "skimage", "pandas", "matplotlib"}
+
+
+def test_every_public_name_resolves() -> None:
+    import spicula
+
+    assert len(spicula.__all__) <= 15
+    for name in spicula.__all__:
+        assert getattr(spicula, name).__name__ == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        spicula.no_such_name  # noqa: B018
