@@ -1,0 +1,230 @@
+"""The jobs as commands. Each says what it did and which command comes next."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DISCLAIMER = "Research software, not a medical device."
+
+app = typer.Typer(
+    name="spicula",
+    help=f"From a chest CT to its lung nodules: found, outlined, measured, rated and explained. {DISCLAIMER}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+bundle_app = typer.Typer(no_args_is_help=True, help="The trained models: what is there, their cards, their hashes.")
+train_app = typer.Typer(no_args_is_help=True, help="Train the models again from data (needs the extra 'train').")
+app.add_typer(bundle_app, name="bundle")
+app.add_typer(train_app, name="train")
+
+
+class Gaps(StrEnum):
+    """What to do about missing, duplicate or irregular slices."""
+
+    error = "error"
+    warn = "warn"
+    interpolate = "interpolate"
+
+
+class Tilt(StrEnum):
+    """What to do about a tilted gantry."""
+
+    error = "error"
+    resample = "resample"
+    keep = "keep"
+
+
+class Coords(StrEnum):
+    """What the coordinates of a table are."""
+
+    lps = "lps"
+    ras = "ras"
+    voxel = "voxel"
+
+
+@app.command()
+def sample(
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep it in; the user cache if omitted.")] = None,
+) -> None:
+    """Fetch two real chest CTs and write each as NRRD and as a DICOM series."""
+    from spicula.datasets.sample import fetch_sample
+
+    scans = fetch_sample(cache)
+    for scan in scans:
+        typer.echo(f"{scan.name}\n  NRRD   {scan.nrrd}\n  DICOM  {scan.dicom}")
+    typer.echo(f"\nNext: spicula analyze {scans[0].dicom} --out findings")
+
+
+@app.command()
+def analyze(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="DICOM folder or zip, NIfTI, NRRD, MHD or MHA; one or many.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    all_series: Annotated[bool, typer.Option("--all-series", help="Every usable series, not the best one.")] = False,
+    gaps: Annotated[Gaps, typer.Option(help="Missing, duplicate or irregular slices.")] = Gaps.error,
+    tilt: Annotated[Tilt, typer.Option(help="A tilted gantry.")] = Tilt.error,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Most findings a scan.")] = 10,
+) -> None:
+    """Find, outline, measure and rate the nodules of one or many chest CTs."""
+    from rich.console import Console
+
+    from spicula.pipelines.batch import SUMMARY, Outcome, analyze_paths
+
+    console = Console(stderr=True)
+
+    def report(done: int, total: int, outcome: Outcome) -> None:
+        if total > 1:
+            color = {"failed": "red", "kept": "dim"}.get(outcome.status, "green")
+            console.print(
+                f"[{color}]{outcome.status:6}[/] {done:>4}/{total}  {outcome.scan_id}  {outcome.reason}",
+                highlight=False,
+            )
+
+    outcomes = analyze_paths(
+        paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, progress=report
+    )
+    if len(outcomes) == 1:
+        _print_analysis(outcomes[0].analysis, out)
+        return
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    typer.echo(f"{len(outcomes) - len(failed)} of {len(outcomes)} scans done.\nSummary: {out / SUMMARY}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_analysis(analysis: Any, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(analysis.findings)} findings", title_justify="left")
+    for column in (
+        "",
+        "center x, y, z (mm LPS)",
+        "diameter mm",
+        "volume mm³",
+        "score",
+        "malignancy (90 %)",
+        "Lung-RADS",
+    ):
+        table.add_column(column, justify="right" if column != "center x, y, z (mm LPS)" else "left")
+    for finding in analysis.findings:
+        risk = analysis.predictions_of(finding.id).get("malignancy")
+        size, assessments = finding.size, analysis.assessments.get(finding.id, ())
+        low, high = risk.interval if risk and risk.interval else (None, None)
+        table.add_row(
+            finding.id,
+            ", ".join(f"{value:.1f}" for value in finding.center_xyz_mm),
+            f"{finding.diameter_mm:.1f}" if finding.diameter_mm else "",
+            f"{size.volume_mm3:.0f}" if size else "",
+            f"{finding.score:.2f}" if finding.score is not None else "",
+            f"{risk.probability:.2f} ({low:.2f}-{high:.2f})" if risk and low is not None else "",
+            assessments[0].category if assessments else "",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table)
+    for warning in analysis.warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False)
+    typer.echo(f"{DISCLAIMER}\nReport: {(out / 'report.html').resolve()}")
+
+
+@app.command()
+def score(
+    nodules: Annotated[Path, typer.Argument(help="CSV with pid,nodule_id,image_path,coordX,coordY,coordZ.")],
+    out: Annotated[Path, typer.Option("--out", help="CSV to write.")],
+    coords: Annotated[Coords, typer.Option(help="What the coordinates are.")] = Coords.lps,
+) -> None:
+    """Predict malignancy and traits of known nodules."""
+    from rich.progress import Progress
+
+    from spicula.pipelines.score import score_file
+
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("scoring", total=None)
+        failed = score_file(
+            nodules, out, coords=coords.value, progress=lambda n, total: progress.update(task, completed=n, total=total)
+        )
+    typer.echo(f"Predictions: {out}")
+    if failed:
+        typer.echo(f"{failed} rows failed; the column 'error' says why", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(path: Annotated[Path, typer.Argument(help="Anything that analyze takes.")]) -> None:
+    """Say what is in there, and which series would be analyzed and why."""
+    from spicula.pipelines.info import describe_path
+
+    for line in describe_path(path):
+        typer.echo(line)
+    typer.echo(f"\nNext: spicula analyze {path} --out findings")
+
+
+@bundle_app.command("list")
+def bundle_list() -> None:
+    """The shipped bundles with their task, licence and size."""
+    from spicula.core.bundle import shipped_bundles
+
+    for bundle in shipped_bundles():
+        size = sum(file.stat().st_size for file in bundle.folder.iterdir()) / 1e6
+        typer.echo(f"{bundle.name:20} {bundle.task:10} {size:6.2f} MB  {bundle.card['licence']}")
+    typer.echo("\nNext: spicula bundle show NAME")
+
+
+@bundle_app.command("show")
+def bundle_show(name: Annotated[str, typer.Argument(help="Name of a shipped bundle, or a folder.")]) -> None:
+    """The card of one bundle: data, licence, metrics, intended use, limits."""
+    import json
+
+    from spicula.core.bundle import load_bundle
+
+    bundle = load_bundle(name)
+    typer.echo(f"{bundle.fingerprint}\n{bundle.folder}\n")
+    typer.echo(json.dumps(dict(bundle.manifest), indent=2, ensure_ascii=False))
+
+
+@bundle_app.command("verify")
+def bundle_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or folders; all shipped ones if omitted.")] = None,
+) -> None:
+    """Check every file of bundles against its hash."""
+    from spicula.core.bundle import load_bundle, shipped_bundles
+
+    for bundle in [load_bundle(name) for name in names] if names else shipped_bundles():
+        bundle.verify()
+        typer.echo(f"{bundle.fingerprint}  whole")
+
+
+def main() -> None:
+    """Run a command; errors that are the input's become one line and exit status 1."""
+    from spicula.core.errors import SpiculaError
+
+    try:
+        app()
+    except SpiculaError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing half-written was left", status=130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+            raise
+        _fail(
+            f"{error.filename or 'output'}: {error.strerror}. Hint: nothing half-written was left; free or choose another place"
+        )
+
+
+def _fail(message: str, *, status: int = 1) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()
