@@ -76,22 +76,22 @@ def analyze(
 ) -> None:
     """Find, outline, measure and rate the nodules of one or many chest CTs."""
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from spicula.pipelines.batch import SUMMARY, Outcome, analyze_paths
 
-    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+        task = bar.add_task("analyzing", total=None)
 
-    def report(done: int, total: int, outcome: Outcome) -> None:
-        if total > 1:
-            color = {"failed": "red", "kept": "dim"}.get(outcome.status, "green")
-            console.print(
-                f"[{color}]{outcome.status:6}[/] {done:>4}/{total}  {outcome.scan_id}  {outcome.reason}",
-                highlight=False,
-            )
+        def report(done: int, total: int, outcome: Outcome) -> None:
+            bar.update(task, completed=done, total=total)
+            if total > 1:
+                bar.console.print(f"{outcome.status:6}  {outcome.scan_id}  {outcome.reason}", markup=False)
 
-    outcomes = analyze_paths(
-        paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, progress=report
-    )
+        outcomes = analyze_paths(
+            paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, progress=report
+        )
     if len(outcomes) == 1:
         _print_analysis(outcomes[0].analysis, out)
         return
@@ -217,7 +217,7 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
             raise
         _fail(
-            f"{error.filename or 'output'}: {error.strerror}. Hint: nothing half-written was left; free or choose another place"
+            f"{error.filename or 'output'}: {error.strerror}. Hint: nothing half-written was left; choose another place"
         )
 
 
