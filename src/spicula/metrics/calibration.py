@@ -205,7 +205,7 @@ class BetaCalibration:
         Kull, Silva Filho, Flach 2017, doi:10.1214/17-EJS1338SI.
 
     Example:
-        >>> BetaCalibration(1.0, 1.0, 0.0)([0.25, 0.5]).tolist()
+        >>> BetaCalibration(1.0, 1.0, 0.0)([0.25, 0.5]).round(6).tolist()
         [0.25, 0.5]
     """
 
