@@ -1,0 +1,337 @@
+"""What the reader needs to know of each slice, from single-frame and enhanced multi-frame headers alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.uid import UID
+
+from spicula.core.errors import InputError
+from spicula.core.volume import Instance
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")
+"""Enhanced CT and Legacy Converted Enhanced CT."""
+
+MAX_SIDE = 8192
+"""More rows or columns than this are taken for a broken header."""
+
+_REFORMATS = frozenset(
+    "MIP MINIP MAXIP AVERAGEIP PROJECTION RAYSUM VOLREN VOLUME_RENDERED RENDERED 3D SSD SCREENSAVE SCREENSHOT REPORT PROTOCOL DOSE_INFO".split()
+)
+
+_KEYWORDS = """
+SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate Modality Manufacturer SeriesDescription PatientID
+SliceThickness GantryDetectorTilt ConvolutionKernel StudyInstanceUID SeriesInstanceUID AcquisitionNumber
+ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID SamplesPerPixel PhotometricInterpretation
+NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored PixelRepresentation PixelPaddingValue
+PixelPaddingRangeLimit RescaleIntercept RescaleSlope RescaleType SharedFunctionalGroupsSequence
+PerFrameFunctionalGroupsSequence
+""".split()
+HEADER_TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
+"""The elements read from every file; the others are passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceKind:
+    """What slices must share to be stacked into one volume; empty strings and None where a header does not say.
+
+    ``orientation`` holds the unit vectors along a row (increasing column) and along a column; ``flavor`` is
+    ``original``, ``derived``, ``localizer`` or ``projection``.
+    """
+
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    modality: str
+    sop_class_uid: str
+    flavor: str
+    kernel: str
+    stack: str
+    rows: int
+    cols: int
+    spacing_yx_mm: tuple[float, float]
+    orientation: tuple[float, float, float, float, float, float]
+
+    def fits(self, other: SliceKind) -> bool:
+        """Tell whether two slices may lie in one stack (directions to 0.06 degrees, spacing to 1e-4 mm)."""
+        texts = ("series_uid", "study_uid", "patient_id", "modality", "sop_class_uid")
+        exact = (*texts, "flavor", "kernel", "stack", "rows", "cols")
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in exact)
+            and all(abs(a - b) <= 1e-4 for a, b in zip(self.spacing_yx_mm, other.spacing_yx_mm, strict=True))
+            and all(abs(a - b) <= 1e-3 for a, b in zip(self.orientation, other.orientation, strict=True))
+        )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What tells two groups of one series apart, in words."""
+        y, x = self.spacing_yx_mm
+        return {
+            "patient": self.patient_id,
+            "study": self.study_uid,
+            "class": UID(self.sop_class_uid).name,
+            "image type": self.flavor,
+            "kernel": self.kernel,
+            "stack": self.stack,
+            "size": f"{self.rows} x {self.cols}",
+            "pixel spacing": f"{y:g} x {x:g} mm",
+            "orientation": "(" + ", ".join(f"{value:.3g}" for value in self.orientation) + ")",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One slice: which object (and frame) holds it, where it lies (LPS mm), and how its stored values become HU."""
+
+    kind: SliceKind
+    instance: Instance
+    position_xyz_mm: tuple[float, float, float]
+    slope: float
+    intercept: float
+    frame_of_reference_uid: str = ""
+    acquisition_number: str = ""
+    thickness_mm: float | None = None
+    gantry_tilt_degrees: float = 0.0
+    padding: tuple[int, int] | None = None
+    image_type: tuple[str, ...] = ()
+    transfer_syntax_uid: str = ""
+    study_date: str = ""
+    description: str = ""
+    manufacturer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotASlice:
+    """An object that cannot be part of a volume, and why."""
+
+    path: str
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    modality: str
+    description: str
+    sop_class_uid: str
+    refusal: str
+
+
+def slices_of(dataset: Dataset, path: str) -> list[Slice] | NotASlice:
+    """Read a header.
+
+    Args:
+        dataset: The header, with at least ``HEADER_TAGS``.
+        path: Where it was read from.
+
+    Returns:
+        One slice, a slice for each frame, or what the object is instead.
+
+    Raises:
+        InputError: A value that CT must have is missing or makes no sense.
+    """
+    refusal = _refusal(dataset)
+    if refusal:
+        words = {name: _text(dataset, name) for name in ("PatientID", "Modality", "SeriesDescription", "SOPClassUID")}
+        series_uid, study_uid = _text(dataset, "SeriesInstanceUID"), _text(dataset, "StudyInstanceUID")
+        return NotASlice(path, series_uid, study_uid, *words.values(), refusal)
+    if _text(dataset, "SOPClassUID") in ENHANCED_CT:
+        return _frames(dataset, path)
+    return [_slice(dataset, path, lambda keyword, group="": dataset.get(keyword), frame=None)]
+
+
+def _refusal(dataset: Dataset) -> str:
+    """Why an object is not a CT slice, from its modality and class; empty where it may be one."""
+    modality, sop_class = _text(dataset, "Modality"), _text(dataset, "SOPClassUID")
+    if not sop_class:
+        return "it names no SOP Class UID (0008,0016), so what it is cannot be told"
+    if sop_class not in (CT_IMAGE, *ENHANCED_CT):
+        name = UID(sop_class).name
+        kind = f"{name} ({modality})" if modality and modality not in name else name
+        return f"{kind} is not CT: Spicula reads CT images only"
+    if modality and modality != "CT":
+        return f"modality {modality} is not CT: Spicula reads CT images only"
+    samples, photometric = dataset.get("SamplesPerPixel", 1), _text(dataset, "PhotometricInterpretation")
+    if samples != 1 or (photometric and not photometric.startswith("MONOCHROME")):
+        return f"a color image ({photometric}, {samples} samples per pixel) holds no HU"
+    if sop_class == CT_IMAGE and int(dataset.get("NumberOfFrames") or 1) > 1:
+        return "CT Image Storage with several frames is not DICOM; Enhanced CT is"
+    return ""
+
+
+Lookup = Callable[..., Any]
+"""Gives an element's value by keyword, looking in the functional group (a sequence's keyword) where there is one."""
+
+
+def _frames(dataset: Dataset, path: str) -> list[Slice]:
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared_items = dataset.get("SharedFunctionalGroupsSequence") or []
+    shared = shared_items[0] if shared_items else Dataset()
+    count = int(dataset.get("NumberOfFrames") or 0)
+    if count < 1 or len(per_frame) != count:
+        raise InputError(
+            f"{path}: Per-Frame Functional Groups Sequence (5200,9230)", got=len(per_frame), expected=f"{count} items"
+        )
+
+    def lookup_in(frame: Dataset) -> Lookup:
+        def lookup(keyword: str, group: str = "") -> Any:
+            for holder in (frame, shared):
+                items = holder.get(group) if group else None
+                if items and items[0].get(keyword) is not None:
+                    return items[0].get(keyword)
+            return dataset.get(keyword)
+
+        return lookup
+
+    return [_slice(dataset, path, lookup_in(frame), frame=number) for number, frame in enumerate(per_frame, start=1)]
+
+
+def _slice(dataset: Dataset, path: str, lookup: Lookup, *, frame: int | None) -> Slice:
+    where = path if frame is None else f"{path} frame {frame}"
+    orientation = _numbers(
+        lookup("ImageOrientationPatient", "PlaneOrientationSequence"),
+        6,
+        where,
+        "Image Orientation (Patient) (0020,0037)",
+    )
+    _check_unit_axes(orientation, where)
+    spacing = _numbers(lookup("PixelSpacing", "PixelMeasuresSequence"), 2, where, "Pixel Spacing (0028,0030)")
+    if min(spacing) <= 0:
+        raise InputError(f"{where}: Pixel Spacing (0028,0030)", got=spacing, expected="two positive numbers of mm")
+    position = _numbers(
+        lookup("ImagePositionPatient", "PlanePositionSequence"), 3, where, "Image Position (Patient) (0020,0032)"
+    )
+    rescale = "PixelValueTransformationSequence"
+    slope = _numbers(lookup("RescaleSlope", rescale), 1, where, "Rescale Slope (0028,1053)")[0]
+    intercept = _numbers(lookup("RescaleIntercept", rescale), 1, where, "Rescale Intercept (0028,1052)")[0]
+    if slope == 0 or max(abs(slope), abs(intercept)) > 1e6:
+        raise InputError(
+            f"{where}: rescale slope and intercept", got=(slope, intercept), expected="a slope other than 0"
+        )
+    unit = str(lookup("RescaleType", rescale) or "")
+    if unit.upper() not in ("", "HU", "US", "HU_MOD"):
+        raise InputError(f"{where}: Rescale Type (0028,1054)", got=unit, expected="HU", hint="give the series in HU")
+    image_type = tuple(
+        str(word) for word in _several(lookup("FrameType", "CTImageFrameTypeSequence") or dataset.get("ImageType"))
+    )
+    kernel = _several(lookup("ConvolutionKernel", "CTReconstructionSequence"))
+    thickness = lookup("SliceThickness", "PixelMeasuresSequence")
+    tilt = lookup("GantryDetectorTilt", "CTAcquisitionDetailsSequence")
+    stack = [lookup(word, "FrameContentSequence") for word in ("StackID", "TemporalPositionIndex")] if frame else []
+    kind = SliceKind(
+        series_uid=_text(dataset, "SeriesInstanceUID"),
+        study_uid=_text(dataset, "StudyInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
+        modality="CT",
+        sop_class_uid=_text(dataset, "SOPClassUID"),
+        flavor=_flavor(image_type),
+        kernel="/".join(str(word).strip() for word in kernel),
+        stack=" ".join(str(word) for word in stack if word is not None),
+        rows=_side(dataset, "Rows", where),
+        cols=_side(dataset, "Columns", where),
+        spacing_yx_mm=(spacing[0], spacing[1]),
+        orientation=orientation,  # type: ignore[arg-type]
+    )
+    if not kind.series_uid:
+        raise InputError(f"{where}: Series Instance UID (0020,000E)", got="nothing", expected="an identifier")
+    uid = _text(dataset, "SOPInstanceUID")
+    acquisition = (
+        lookup("FrameAcquisitionNumber", "FrameContentSequence") if frame else dataset.get("AcquisitionNumber")
+    )
+    return Slice(
+        kind,
+        Instance(path, kind.sop_class_uid, uid, frame),
+        position_xyz_mm=position,  # type: ignore[arg-type]
+        slope=slope,
+        intercept=intercept,
+        frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
+        acquisition_number="" if acquisition is None else str(acquisition),
+        thickness_mm=_optional(thickness),
+        gantry_tilt_degrees=_optional(tilt) or 0.0,
+        padding=_padding(dataset),
+        image_type=image_type,
+        transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
+        study_date=_text(dataset, "StudyDate"),
+        description=_text(dataset, "SeriesDescription"),
+        manufacturer=_text(dataset, "Manufacturer"),
+    )
+
+
+def _flavor(image_type: Iterable[str]) -> str:
+    words = {word.strip().upper() for word in image_type}
+    if words & {"LOCALIZER", "SCOUT", "TOPOGRAM"}:
+        return "localizer"
+    if any(word in _REFORMATS or word.startswith("PROJECTION") for word in words):
+        return "projection"
+    return "derived" if words & {"DERIVED", "SECONDARY"} else "original"
+
+
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    """The lowest and highest stored value that mean "no image here"; negative ones may be written as unsigned."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None or isinstance(value, bytes | str):
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = []
+    for end in (value, value if limit is None else limit):
+        bits = int(dataset.get("BitsAllocated") or 16)
+        end = int(_several(end)[0]) % 2**bits
+        signed = dataset.get("PixelRepresentation") == 1
+        ends.append(end - 2**bits if signed and end >= 2 ** (bits - 1) else end)
+    return min(ends), max(ends)
+
+
+def _check_unit_axes(orientation: tuple[float, ...], where: str) -> None:
+    row, col = orientation[:3], orientation[3:]
+    lengths = [math.hypot(*axis) for axis in (row, col)]
+    dot = sum(a * b for a, b in zip(row, col, strict=True))
+    if max(abs(length - 1) for length in lengths) > 1e-2 or abs(dot) > 1e-2:
+        raise InputError(
+            f"{where}: Image Orientation (Patient) (0020,0037)",
+            got=list(orientation),
+            expected="two perpendicular unit vectors",
+        )
+
+
+def _side(dataset: Dataset, keyword: str, where: str) -> int:
+    value = dataset.get(keyword)
+    if not isinstance(value, int) or not 0 < value <= MAX_SIDE:
+        raise InputError(f"{where}: {keyword}", got=value, expected=f"a number from 1 to {MAX_SIDE}")
+    return value
+
+
+def _numbers(value: Any, count: int, where: str, what: str) -> tuple[float, ...]:
+    items = _several(value)
+    if len(items) != count:
+        got = "nothing" if not items else items
+        raise InputError(f"{where}: {what}", got=got, expected=f"{count} number{'s' if count > 1 else ''}")
+    try:
+        numbers = tuple(float(item) for item in items)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {what}", got=items, expected="numbers") from error
+    if not all(math.isfinite(number) and abs(number) < 1e6 for number in numbers):
+        raise InputError(f"{where}: {what}", got=items, expected="finite numbers")
+    return numbers
+
+
+def _optional(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _several(value: Any) -> list[Any]:
+    """A value of any multiplicity as a list."""
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else list(value)
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
