@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.uid import UID
 
 from spicula.core.errors import InputError
@@ -22,18 +21,46 @@ MAX_SIDE = 8192
 """More rows or columns than this are taken for a broken header."""
 
 _REFORMATS = frozenset(
-    "MIP MINIP MAXIP AVERAGEIP PROJECTION RAYSUM VOLREN VOLUME_RENDERED RENDERED 3D SSD SCREENSAVE SCREENSHOT REPORT PROTOCOL DOSE_INFO".split()
+    {"MIP", "MINIP", "MAXIP", "AVERAGEIP", "RAYSUM", "VOLREN", "VOLUME_RENDERED", "RENDERED", "3D", "SSD"}
+    | {"SCREENSAVE", "SCREENSHOT", "SCREEN SAVE", "REPORT", "PROTOCOL", "DOSE_INFO"}
 )
 
-_KEYWORDS = """
-SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID StudyDate Modality Manufacturer SeriesDescription PatientID
-SliceThickness GantryDetectorTilt ConvolutionKernel StudyInstanceUID SeriesInstanceUID AcquisitionNumber
-ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID SamplesPerPixel PhotometricInterpretation
-NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored PixelRepresentation PixelPaddingValue
-PixelPaddingRangeLimit RescaleIntercept RescaleSlope RescaleType SharedFunctionalGroupsSequence
-PerFrameFunctionalGroupsSequence
-""".split()
-HEADER_TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
+HEADER_TAGS = [
+    0x00080005,  # Specific Character Set
+    0x00080008,  # Image Type
+    0x00080016,  # SOP Class UID
+    0x00080018,  # SOP Instance UID
+    0x00080020,  # Study Date
+    0x00080060,  # Modality
+    0x00080070,  # Manufacturer
+    0x0008103E,  # Series Description
+    0x00100020,  # Patient ID
+    0x00180050,  # Slice Thickness
+    0x00181120,  # Gantry/Detector Tilt
+    0x00181210,  # Convolution Kernel
+    0x0020000D,  # Study Instance UID
+    0x0020000E,  # Series Instance UID
+    0x00200012,  # Acquisition Number
+    0x00200032,  # Image Position (Patient)
+    0x00200037,  # Image Orientation (Patient)
+    0x00200052,  # Frame of Reference UID
+    0x00280002,  # Samples per Pixel
+    0x00280004,  # Photometric Interpretation
+    0x00280008,  # Number of Frames
+    0x00280010,  # Rows
+    0x00280011,  # Columns
+    0x00280030,  # Pixel Spacing
+    0x00280100,  # Bits Allocated
+    0x00280101,  # Bits Stored
+    0x00280103,  # Pixel Representation
+    0x00280120,  # Pixel Padding Value
+    0x00280121,  # Pixel Padding Range Limit
+    0x00281052,  # Rescale Intercept
+    0x00281053,  # Rescale Slope
+    0x00281054,  # Rescale Type
+    0x52009229,  # Shared Functional Groups Sequence
+    0x52009230,  # Per-Frame Functional Groups Sequence
+]
 """The elements read from every file; the others are passed over."""
 
 
@@ -135,9 +162,16 @@ def slices_of(dataset: Dataset, path: str) -> list[Slice] | NotASlice:
     """
     refusal = _refusal(dataset)
     if refusal:
-        words = {name: _text(dataset, name) for name in ("PatientID", "Modality", "SeriesDescription", "SOPClassUID")}
-        series_uid, study_uid = _text(dataset, "SeriesInstanceUID"), _text(dataset, "StudyInstanceUID")
-        return NotASlice(path, series_uid, study_uid, *words.values(), refusal)
+        return NotASlice(
+            path,
+            series_uid=_text(dataset, "SeriesInstanceUID"),
+            study_uid=_text(dataset, "StudyInstanceUID"),
+            patient_id=_text(dataset, "PatientID"),
+            modality=_text(dataset, "Modality"),
+            description=_text(dataset, "SeriesDescription"),
+            sop_class_uid=_text(dataset, "SOPClassUID"),
+            refusal=refusal,
+        )
     if _text(dataset, "SOPClassUID") in ENHANCED_CT:
         return _frames(dataset, path)
     return [_slice(dataset, path, lambda keyword, group="": dataset.get(keyword), frame=None)]
@@ -306,7 +340,7 @@ def _side(dataset: Dataset, keyword: str, where: str) -> int:
 def _numbers(value: Any, count: int, where: str, what: str) -> tuple[float, ...]:
     items = _several(value)
     if len(items) != count:
-        got = "nothing" if not items else items
+        got = items if items else "nothing"
         raise InputError(f"{where}: {what}", got=got, expected=f"{count} number{'s' if count > 1 else ''}")
     try:
         numbers = tuple(float(item) for item in items)

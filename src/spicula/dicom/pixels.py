@@ -112,4 +112,4 @@ def within_bits_stored(array: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     low, top = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if array.dtype.kind == "i" else (0, 2**stored - 1)
     if high == stored - 1 and low <= int(array.min()) and int(array.max()) <= top:
         return array
-    return np.right_shift(np.left_shift(array, allocated - 1 - high), allocated - stored)
+    return np.asarray(np.right_shift(np.left_shift(array, allocated - 1 - high), allocated - stored))

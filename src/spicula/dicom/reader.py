@@ -18,6 +18,7 @@ from spicula.core.errors import GeometryError, InputError, SpiculaError
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Acquisition, Instance, Volume
 from spicula.dicom.archive import SEPARATOR, parse, unreadable
+from spicula.dicom.gaps import Gaps, plan_grid
 from spicula.dicom.header import Slice, SliceKind
 from spicula.dicom.pixels import stored_values, why_undecodable, within_bits_stored
 from spicula.dicom.series import Series
@@ -30,7 +31,6 @@ MAX_VOXELS = 2**31
 TILT_TAG_DEGREES = 0.1
 """Gantry/Detector Tilt below this is taken for none."""
 
-Gaps = Literal["error", "warn", "interpolate"]
 Tilt = Literal["error", "resample", "keep"]
 
 
@@ -59,12 +59,12 @@ def read_series(series: Series, *, gaps: Gaps = "error", tilt: Tilt = "error") -
         raise InputError(series.name, got="no stack of slices", expected="a series from find_series")
     notes = list(series.warnings)
     _check_tilt(series, stack, tilt, notes)
-    plan = _plan(series, stack, gaps, notes)
-    array, pixel_notes = _pixels(series, kind, [item for item in plan.sources if item is not None])
+    plan = plan_grid(series, stack, gaps, notes)
+    array, pixel_notes = _pixels(series, kind, plan.sources)
     notes += pixel_notes
-    array = _fill(array, plan)
+    array = plan.fill(array)
     affine = _affine(kind, stack)
-    geometry = Geometry(array.shape, affine, series.frame_of_reference_uid)  # type: ignore[arg-type]
+    geometry = Geometry(array.shape, affine, series.frame_of_reference_uid)
     instances = plan.instances
     if stack.is_sheared and tilt == "resample":
         array, geometry = upright(array, geometry, outside_hu=AIR_HU)
@@ -89,88 +89,6 @@ def _check_tilt(series: Series, stack: Stack, tilt: Tilt, notes: list[str]) -> N
     if tilt == "error":
         raise GeometryError(what, hint="tilt='resample' makes the volume upright, tilt='keep' keeps a sheared grid")
     notes.append(what + ("; resampled onto an upright grid" if tilt == "resample" else "; kept as a sheared grid"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Which slices are read (``sources``) and from which of them, with which weight, each slice of the volume is made."""
-
-    sources: tuple[Slice, ...]
-    lower: tuple[int, ...]
-    upper: tuple[int, ...]
-    weight_of_upper: tuple[float, ...]
-    instances: tuple[Instance | None, ...]
-
-
-def _plan(series: Series, stack: Stack, gaps: Gaps, notes: list[str]) -> _Plan:
-    if stack.is_regular:
-        count = len(series.slices)
-        places = tuple(range(count))
-        return _Plan(series.slices, places, places, (0.0,) * count, series.instances)
-    problem = f"{series.name}: {_problems(stack)}"
-    if gaps == "error":
-        raise GeometryError(problem, hint="gaps='warn' takes the nearest slices, gaps='interpolate' fills in between")
-    if stack.grid_size > 2 * len(series.slices) + 1:
-        raise GeometryError(
-            problem,
-            got=f"{len(series.slices)} slices for {stack.grid_size} places",
-            expected="at least every second slice",
-        )
-    kept = [0] + [
-        index
-        for index in range(1, len(series.slices))
-        if stack.positions_mm[index] - stack.positions_mm[index - 1] > 0.01
-    ]
-    sources = tuple(series.slices[index] for index in kept)
-    at = np.asarray([stack.positions_mm[index] for index in kept])
-    wanted = np.linspace(at[0], at[-1], stack.grid_size)
-    upper = np.clip(np.searchsorted(at, wanted), 1, len(at) - 1)
-    lower = upper - 1
-    weight = np.clip((wanted - at[lower]) / (at[upper] - at[lower]), 0, 1)
-    distance = np.minimum(np.abs(wanted - at[lower]), np.abs(wanted - at[upper]))
-    nearest = np.where(weight < 0.5, lower, upper)
-    snap = distance <= stack.tolerance_mm if gaps == "interpolate" else np.ones(len(wanted), bool)
-    own = distance <= stack.tolerance_mm
-    if gaps == "warn":
-        own = distance < (at[-1] - at[0]) / (stack.grid_size - 1) / 2 - 1e-6
-    lower, upper = np.where(snap, nearest, lower), np.where(snap, nearest, upper)
-    weight = np.where(snap, 0.0, weight)
-    instances = tuple(
-        sources[int(index)].instance if is_own else None for index, is_own in zip(nearest, own, strict=True)
-    )
-    filled = sum(1 for item in instances if item is None)
-    how = "the nearest slices were taken" if gaps == "warn" else "slices were interpolated"
-    notes.append(f"{problem}; {how}, {filled} of {stack.grid_size} are at no acquired place")
-    return _Plan(sources, tuple(lower.tolist()), tuple(upper.tolist()), tuple(weight.tolist()), instances)
-
-
-def _problems(stack: Stack) -> str:
-    """Name the gaps, duplicates and irregular places of a stack in mm along its normal."""
-    parts = []
-    for places, word in (
-        (stack.missing_mm, "missing"),
-        (stack.duplicate_mm, "duplicate"),
-        (stack.irregular_mm, "irregular"),
-    ):
-        if places:
-            shown = ", ".join(f"{place:.2f}" for place in places[:10])
-            more = f" and {len(places) - 10} more" if len(places) > 10 else ""
-            parts.append(f"{len(places)} {word} slice position{'s' if len(places) > 1 else ''} at {shown}{more} mm")
-    return f"{'; '.join(parts)} (step {stack.spacing_mm:.3f} mm, tolerance {stack.tolerance_mm:.2f} mm)"
-
-
-def _fill(array: NDArray[Any], plan: _Plan) -> NDArray[Any]:
-    """Make the volume's slices from those that were read; the array itself where each is one of them."""
-    if len(plan.lower) == array.shape[0] and plan.lower == tuple(range(array.shape[0])):
-        return array
-    filled = np.empty((len(plan.lower), *array.shape[1:]), array.dtype)
-    for place, (low, high, weight) in enumerate(zip(plan.lower, plan.upper, plan.weight_of_upper, strict=True)):
-        if weight == 0:
-            filled[place] = array[low]
-        else:
-            mixed = array[low] * np.float32(1 - weight) + array[high] * np.float32(weight)
-            filled[place] = np.rint(mixed) if array.dtype == np.int16 else mixed
-    return filled
 
 
 def _affine(kind: SliceKind, stack: Stack) -> NDArray[np.float64]:
@@ -227,9 +145,7 @@ def _pixels(series: Series, kind: SliceKind, slices: Sequence[Slice]) -> tuple[N
     notes = sorted(target.notes)
     if target.padded:
         share = 100 * target.padded / target.array.size
-        notes.append(
-            f"Pixel Padding Value (0028,0120): {share:.1f} % of the voxels lie outside the image and were set to {AIR_HU} HU"
-        )
+        notes.append(f"Pixel Padding Value (0028,0120): {share:.1f} % of the voxels were set to {AIR_HU} HU")
     return target.array, notes
 
 
@@ -248,7 +164,7 @@ def _read_files(slices: Sequence[Slice], target: _Target) -> _Target:
 
 
 def _read_file(path: str, jobs: list[tuple[int, Slice]], out: NDArray[Any]) -> tuple[int, bool]:
-    """Decode one file's slices into their places; returns how many pixels are padding and whether int16 was too small."""
+    """Decode one file's slices into their places; the number of padding pixels and whether int16 was too small."""
     try:
         dataset = parse(path, pixels=True)
         padded, beyond = 0, False

@@ -62,6 +62,18 @@ class Stack:
         return bool(np.tan(np.radians(self.shear_degrees)) > SHEAR_TOLERANCE)
 
     @property
+    def problems(self) -> str:
+        """The missing, duplicate and irregular places in mm along the normal; empty where there are none."""
+        found = []
+        named = ((self.missing_mm, "missing"), (self.duplicate_mm, "duplicate"), (self.irregular_mm, "irregular"))
+        for places, word in named:
+            if places:
+                shown = ", ".join(f"{place:.2f}" for place in places[:10])
+                more = f" and {len(places) - 10} more" if len(places) > 10 else ""
+                found.append(f"{len(places)} {word} slice position{'s' if len(places) > 1 else ''} at {shown}{more} mm")
+        return "; ".join(found)
+
+    @property
     def tolerance_mm(self) -> float:
         """How far a slice may lie from its place in the grid."""
         return tolerance_mm(self.spacing_mm)
@@ -75,7 +87,7 @@ def tolerance_mm(step_mm: float) -> float:
 def normal_of(orientation: Sequence[float]) -> FloatArray:
     """Unit normal of slices from DICOM's Image Orientation (Patient): row direction times column direction."""
     normal = np.cross(np.asarray(orientation[:3], float), np.asarray(orientation[3:], float))
-    return normal / np.linalg.norm(normal)
+    return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
 
 
 def measure_stack(positions_xyz_mm: ArrayLike, orientation: Sequence[float]) -> Stack | None:
