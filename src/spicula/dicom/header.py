@@ -135,16 +135,17 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class NotASlice:
-    """An object that cannot be part of a volume, and why."""
+    """An object that cannot be part of a volume, and why; ``broken`` where it should have been."""
 
     path: str
-    series_uid: str
-    study_uid: str
-    patient_id: str
-    modality: str
-    description: str
-    sop_class_uid: str
     refusal: str
+    series_uid: str = ""
+    study_uid: str = ""
+    patient_id: str = ""
+    modality: str = ""
+    description: str = ""
+    sop_class_uid: str = ""
+    broken: bool = False
 
 
 def slices_of(dataset: Dataset, path: str) -> list[Slice] | NotASlice:
@@ -158,23 +159,32 @@ def slices_of(dataset: Dataset, path: str) -> list[Slice] | NotASlice:
         One slice, a slice for each frame, or what the object is instead.
 
     Raises:
-        InputError: A value that CT must have is missing or makes no sense.
+        Exception: Whatever pydicom raises for a broken element.
     """
     refusal = _refusal(dataset)
     if refusal:
-        return NotASlice(
-            path,
-            series_uid=_text(dataset, "SeriesInstanceUID"),
-            study_uid=_text(dataset, "StudyInstanceUID"),
-            patient_id=_text(dataset, "PatientID"),
-            modality=_text(dataset, "Modality"),
-            description=_text(dataset, "SeriesDescription"),
-            sop_class_uid=_text(dataset, "SOPClassUID"),
-            refusal=refusal,
-        )
-    if _text(dataset, "SOPClassUID") in ENHANCED_CT:
-        return _frames(dataset, path)
-    return [_slice(dataset, path, lambda keyword, group="": dataset.get(keyword), frame=None)]
+        return not_a_slice(dataset, path, refusal)
+    try:
+        if _text(dataset, "SOPClassUID") in ENHANCED_CT:
+            return _frames(dataset, path)
+        return [_slice(dataset, path, lambda keyword, group="": dataset.get(keyword), frame=None)]
+    except InputError as error:
+        return not_a_slice(dataset, path, str(error), broken=True)
+
+
+def not_a_slice(dataset: Dataset, path: str, refusal: str, *, broken: bool = False) -> NotASlice:
+    """Say why an object is no slice, with what its header tells of it."""
+    return NotASlice(
+        path,
+        refusal,
+        series_uid=_text(dataset, "SeriesInstanceUID"),
+        study_uid=_text(dataset, "StudyInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
+        modality=_text(dataset, "Modality"),
+        description=_text(dataset, "SeriesDescription"),
+        sop_class_uid=_text(dataset, "SOPClassUID"),
+        broken=broken,
+    )
 
 
 def _refusal(dataset: Dataset) -> str:
@@ -333,7 +343,9 @@ def _check_unit_axes(orientation: tuple[float, ...], where: str) -> None:
 def _side(dataset: Dataset, keyword: str, where: str) -> int:
     value = dataset.get(keyword)
     if not isinstance(value, int) or not 0 < value <= MAX_SIDE:
-        raise InputError(f"{where}: {keyword}", got=value, expected=f"a number from 1 to {MAX_SIDE}")
+        raise InputError(
+            f"{where}: {keyword}", got="nothing" if value is None else value, expected=f"a number from 1 to {MAX_SIDE}"
+        )
     return value
 
 

@@ -14,6 +14,9 @@ from spicula.dicom.archive import files_in, is_dicom, parse, unreadable
 from spicula.dicom.header import HEADER_TAGS, NotASlice, Slice, SliceKind, slices_of
 from spicula.dicom.stack import Stack, measure_stack, normal_of
 
+_DICOMDIR = "1.2.840.10008.1.3.10"
+"""Lists files and holds no image."""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -137,9 +140,7 @@ def find_series(root: Path) -> list[Series]:
         raise InputError(
             str(root), got=f"{count} file{'s' if count > 1 else ''}, none of them DICOM", expected="a CT series"
         )
-    broken = [other.refusal for other in others if not other.sop_class_uid]
-    notes = (f"{len(broken)} DICOM file(s) beside it cannot be used, the first: {broken[0]}",) if broken else ()
-    series = [replace(item, warnings=item.warnings + notes) for item in _group(slices)]
+    series = [_with_broken(item, others) for item in _group(slices)]
     series += _refused(others)
     return sorted(series, key=lambda item: (bool(item.refusal), item.series_uid, -len(item.slices)))
 
@@ -148,37 +149,38 @@ def _look_into(path: str) -> list[Slice] | NotASlice:
     if not is_dicom(path):
         return []
     try:
-        dataset = parse(path, pixels=False, tags=HEADER_TAGS)
-        found = slices_of(dataset, path)
+        found = slices_of(parse(path, pixels=False, tags=HEADER_TAGS), path)
     except InputError as error:
-        return NotASlice(path, "", "", "", "", "", "", str(error))
+        return NotASlice(path, str(error), broken=True)
     except Exception as error:  # pydicom raises whatever a broken file makes it stumble over
-        return NotASlice(path, "", "", "", "", "", "", str(unreadable(path, error)))
-    if isinstance(found, NotASlice) and found.sop_class_uid == "1.2.840.10008.1.3.10":
-        return []  # a DICOMDIR lists files and holds no image
+        return NotASlice(path, str(unreadable(path, error)), broken=True)
+    if isinstance(found, NotASlice) and found.sop_class_uid == _DICOMDIR:
+        return []
     return found
+
+
+def _with_broken(series: Series, others: Iterable[NotASlice]) -> Series:
+    """Warn of broken files that may have belonged to a series."""
+    broken = [item.refusal for item in others if item.broken and item.series_uid in ("", series.series_uid)]
+    if not broken:
+        return series
+    note = f"{len(broken)} DICOM file(s) beside it could not be used, the first: {broken[0]}"
+    return replace(series, warnings=(*series.warnings, note))
 
 
 def _refused(others: Iterable[NotASlice]) -> list[Series]:
     """One refused series for each series and reason among the objects that are no slices."""
     groups: dict[tuple[str, str], list[NotASlice]] = defaultdict(list)
     for other in others:
-        groups[other.series_uid, other.refusal].append(other)
+        groups[other.series_uid, other.refusal.replace(other.path, "")].append(other)
     found = []
-    for (series_uid, refusal), items in groups.items():
+    for items in groups.values():
         first = items[0]
-        where = "" if first.path in refusal else f"{first.path}: "
-        found.append(
-            Series(
-                series_uid,
-                first.study_uid,
-                first.patient_id,
-                first.modality,
-                first.description,
-                refusal=where + refusal,
-                path=first.path,
-            )
-        )
+        refusal = first.refusal if first.path in first.refusal else f"{first.path}: {first.refusal}"
+        if len(items) > 1:
+            refusal += f" (and so {len(items) - 1} more file{'s' if len(items) > 2 else ''})"
+        facts = (first.series_uid, first.study_uid, first.patient_id, first.modality, first.description)
+        found.append(Series(*facts, refusal=refusal, path=first.path))
     return found
 
 
