@@ -115,8 +115,18 @@ def assess_findings(
 
 
 def _lung_rads(size: Size, *, spiculated: bool) -> Assessment:
-    raise NotImplementedError
+    return lung_rads(
+        density=nodule_density(size),
+        mean_diameter_mm=mean_diameter_for_lung_rads(size.long_axis_mm, size.short_axis_mm),
+        solid_diameter_mm=size.solid_diameter_mm,
+        suspicious_features=("spiculation (predicted)",) if spiculated else (),
+    )
 
 
 def _fleischner(size: Size, *, several: bool) -> Assessment:
-    raise NotImplementedError
+    return fleischner(
+        density=nodule_density(size),
+        mean_diameter_mm=size.mean_diameter_mm,
+        solid_diameter_mm=size.solid_diameter_mm,
+        several=several,
+    )

@@ -12,7 +12,7 @@ from spicula.core.errors import SpiculaError
 from spicula.core.files import written_aside
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Volume
-from spicula.datasets.nodule_csv import NoduleRow, read_nodule_csv
+from spicula.datasets.nodule_csv import Coords, NoduleRow, read_nodules
 from spicula.formats import read_volume
 from spicula.measure.segment import outline
 from spicula.pipelines.models import Models, load_models
@@ -21,7 +21,7 @@ COLUMNS = ("pid", "nodule_id", "probability", "probability_low", "probability_hi
 """Our columns, in order; what else the input holds follows behind them."""
 
 
-def score(nodules: str | Path, *, coords: str = "lps", models: Models | None = None) -> list[dict[str, str]]:
+def score(nodules: str | Path, *, coords: Coords = "lps", models: Models | None = None) -> list[dict[str, str]]:
     """Predict malignancy and traits of the nodules of a CSV file.
 
     Args:
@@ -36,15 +36,14 @@ def score(nodules: str | Path, *, coords: str = "lps", models: Models | None = N
     Raises:
         InputError: The file cannot be read or lacks a column.
     """
-    rows = read_nodule_csv(Path(nodules), coords=coords)
-    return list(_scored(rows, models or load_models()))
+    return list(_scored(read_nodules(nodules, coords=coords).rows, models or load_models()))
 
 
 def score_file(
     nodules: Path,
     out: Path,
     *,
-    coords: str = "lps",
+    coords: Coords = "lps",
     models: Models | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -60,17 +59,17 @@ def score_file(
     Returns:
         How many rows failed.
     """
-    rows = read_nodule_csv(nodules, coords=coords)
-    carried = [name for name in (rows[0].extra if rows else ()) if name not in COLUMNS]
+    table = read_nodules(nodules, coords=coords)
+    carried = [name for name in table.extra_columns if name not in COLUMNS]
     failed = 0
     with written_aside(out) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=[*COLUMNS, *carried], extrasaction="ignore", restval="")
         writer.writeheader()
-        for number, row in enumerate(_scored(rows, models or load_models()), start=1):
+        for number, row in enumerate(_scored(table.rows, models or load_models()), start=1):
             writer.writerow(row)
             failed += bool(row["error"])
             if progress:
-                progress(number, len(rows))
+                progress(number, len(table.rows))
     return failed
 
 
@@ -79,11 +78,11 @@ def _scored(rows: Sequence[NoduleRow], models: Models) -> Iterator[dict[str, str
         yield from _scored_in_one_image(path, group, models)
 
 
-def _scored_in_one_image(path: Path | None, rows: Iterable[NoduleRow], models: Models) -> Iterator[dict[str, str]]:
+def _scored_in_one_image(path: Path, rows: Iterable[NoduleRow], models: Models) -> Iterator[dict[str, str]]:
     volume: Volume | None = None
     failure = ""
     for row in rows:
-        if volume is None and not failure and not row.error and path is not None:
+        if volume is None and not failure and not row.error:
             try:
                 volume = read_volume(path)
             except (SpiculaError, OSError) as error:
