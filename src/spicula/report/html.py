@@ -1,0 +1,220 @@
+"""The report for people: one HTML file with everything in it, no network and no script."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from spicula import __version__
+from spicula.core.analysis import Analysis, Assessment
+from spicula.core.files import written_aside
+from spicula.core.finding import Finding, Size
+from spicula.core.prediction import TRAITS, Prediction
+from spicula.core.volume import Volume
+from spicula.report.pictures import Picture, overview_picture, plane_pictures
+from spicula.report.record import nearest_slice, plain_text
+
+TRAIT_WORDS = {
+    "subtlety_obvious": ("subtle", "obvious"),
+    "calcification_present": ("not calcified", "calcified"),
+    "sphericity_round": ("not round", "round"),
+    "margin_sharp": ("blurred margin", "sharp margin"),
+    "lobulation_present": ("not lobulated", "lobulated"),
+    "spiculation_present": ("not spiculated", "spiculated"),
+    "texture_solid": ("not wholly solid", "solid"),
+}
+"""Words against and for each trait."""
+
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A probability as a bar: percentages of its width, and words.
+
+    Args:
+        at: Where the probability is, 0 to 100.
+        low: Lower end of its interval, 0 to 100.
+        high: Upper end of its interval.
+        text: The probability in words.
+        interval: The interval in words, empty where none is given.
+        against: Word for a low probability.
+        favor: Word for a high probability.
+        leans: ``"against"``, ``"favor"`` or, where the interval spans one half, ``"neither"``.
+    """
+
+    at: float
+    low: float
+    high: float
+    text: str
+    interval: str = ""
+    against: str = ""
+    favor: str = ""
+    leans: str = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """All that the page shows of one finding, in words and pictures."""
+
+    number: int
+    title: str
+    size: str
+    axes: str
+    volume: str
+    risk: Bar | None
+    category: str
+    facts: tuple[tuple[str, str, str], ...]
+    traits: tuple[Bar, ...]
+    assessments: tuple[Assessment, ...]
+    planes: tuple[Picture, ...]
+    overview: Picture
+    outlined: bool
+    instance: str
+
+
+def write_html(path: Path, analysis: Analysis, *, created: datetime | None = None) -> None:
+    """Write ``report.html``: self-contained, for dark and light screens and for print.
+
+    Args:
+        path: The file to write; it appears whole or not at all.
+        analysis: The result; predictions, outlines, sizes and assessments may be absent.
+        created: Time of the report; now if None.
+    """
+    with written_aside(path) as aside:
+        aside.write_text(render_html(analysis, created=created), encoding="utf-8")
+
+
+def render_html(analysis: Analysis, *, created: datetime | None = None) -> str:
+    """The page that :func:`write_html` writes; all text from the scan's header is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        version=__version__,
+        created=(created or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M %Z").strip(),
+        title=_headline(analysis),
+        scan=_scan_facts(analysis.volume),
+        cards=[
+            _card(finding, number=number, analysis=analysis)
+            for number, finding in enumerate(analysis.findings, start=1)
+        ],
+        warnings=[plain_text(warning) for warning in analysis.warnings],
+        fingerprints=[plain_text(fingerprint) for fingerprint in analysis.fingerprints],
+    )
+
+
+def _headline(analysis: Analysis) -> str:
+    count = len(analysis.findings)
+    return "No nodule found" if not count else f"{count} possible nodule{'s' if count > 1 else ''}"
+
+
+def _scan_facts(volume: Volume) -> list[tuple[str, str]]:
+    acquisition, geometry = volume.acquisition, volume.geometry
+    slices, rows, columns = geometry.shape_zyx
+    dz, dy, dx = geometry.spacing_zyx_mm
+    facts = [
+        ("Patient ID", acquisition.patient_id),
+        ("Study date", _date(acquisition.study_date)),
+        ("Series", acquisition.series_description),
+        ("Scanner", acquisition.manufacturer),
+        ("Kernel", acquisition.kernel),
+        ("Slice thickness", _with_unit(acquisition.slice_thickness_mm, "mm", 2).removesuffix(UNKNOWN)),
+        ("Grid", f"{columns} × {rows} × {slices}"),
+        ("Voxel", f"{dx:.3g} × {dy:.3g} × {dz:.3g} mm"),
+        ("Format", acquisition.format),
+        ("Series UID", volume.series_uid),
+        ("Source", "" if volume.series_uid else acquisition.source),
+    ]
+    return [(name, plain_text(value)) for name, value in facts if plain_text(value)]
+
+
+def _date(text: str) -> str:
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else text
+
+
+def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
+    predictions = analysis.predictions_of(finding.id)
+    assessments = tuple(analysis.assessments.get(finding.id, ()))
+    _, instance = nearest_slice(analysis.volume, finding.center_xyz_mm)
+    size = finding.size
+    mean = size.mean_diameter_mm if size else finding.diameter_mm
+    category = next((a.category for a in assessments if a.system.startswith("Lung-RADS")), "")
+    traits = [_bar(predictions[name], *TRAIT_WORDS[name]) for name in TRAITS if name in predictions]
+    return Card(
+        number=number,
+        title=f"Nodule {plain_text(finding.id)}",
+        size=_with_unit(mean, "mm", 1),
+        axes=f"{size.long_axis_mm:.1f} × {size.short_axis_mm:.1f} mm" if size else UNKNOWN,
+        volume=_with_unit(size.volume_mm3 if size else None, "mm³", 0),
+        risk=_bar(predictions["malignancy"], "", "") if "malignancy" in predictions else None,
+        category=plain_text(category),
+        facts=tuple(_facts(finding, size, volume=analysis.volume)),
+        traits=tuple(bar for bar in traits if bar is not None),
+        assessments=assessments,
+        planes=plane_pictures(analysis.volume, finding),
+        overview=overview_picture(analysis.volume, finding),
+        outlined=finding.mask is not None and bool(finding.mask.array_zyx.any()),
+        instance=instance.sop_instance_uid if instance else "",
+    )
+
+
+def _facts(finding: Finding, size: Size | None, *, volume: Volume) -> list[tuple[str, str, str]]:
+    """Name, value and remark of each measurement that is known."""
+    index, _ = nearest_slice(volume, finding.center_xyz_mm)
+    facts: list[tuple[str, str, str]] = []
+    if size is not None:
+        facts += [
+            ("Mean diameter", _with_unit(size.mean_diameter_mm, "mm", 1), ""),
+            ("Long axis", _with_unit(size.long_axis_mm, "mm", 1), ""),
+            ("Short axis", _with_unit(size.short_axis_mm, "mm", 1), ""),
+            ("Volume", _with_unit(size.volume_mm3, "mm³", 0), ""),
+            ("Mean density", _with_unit(size.mean_hu, "HU", 0), ""),
+            ("Solid part", _with_unit(size.solid_diameter_mm, "mm", 1), _remark(size.solid_volume_mm3)),
+        ]
+    else:
+        facts.append(("Mean diameter", _with_unit(finding.diameter_mm, "mm", 1), "not outlined"))
+    facts += [
+        ("Detector score", _decimal(finding.score), ""),
+        ("Center (LPS)", ", ".join(_decimal(value, 1) for value in finding.center_xyz_mm), "mm"),
+        ("Slice", f"{index + 1} of {volume.geometry.shape_zyx[0]}", ""),
+    ]
+    return [fact for fact in facts if not fact[1].startswith(UNKNOWN)]
+
+
+def _remark(solid_volume_mm3: float | None) -> str:
+    text = _with_unit(solid_volume_mm3, "mm³", 0)
+    return "" if text == UNKNOWN else text
+
+
+def _bar(prediction: Prediction, against: str, favor: str) -> Bar | None:
+    """A prediction as a bar; None where it is not a number."""
+    if not math.isfinite(prediction.probability):
+        return None
+    at = 100 * min(max(prediction.probability, 0.0), 1.0)
+    low, high, interval = at, at, ""
+    if prediction.interval is not None and all(map(math.isfinite, prediction.interval)):
+        low, high = (100 * min(max(bound, 0.0), 1.0) for bound in prediction.interval)
+        interval = f"{low:.0f} to {high:.0f} %"
+    leans = "neither" if low <= 50 <= high else "favor" if at > 50 else "against"
+    return Bar(round(at, 1), round(low, 1), round(high, 1), f"{at:.0f} %", interval, against, favor, leans)
+
+
+def _with_unit(value: float | None, unit: str, digits: int) -> str:
+    text = _decimal(value, digits, grouped=True)
+    return text if text == UNKNOWN else f"{text} {unit}"
+
+
+def _decimal(value: float | None, digits: int = 2, *, grouped: bool = False) -> str:
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    text = f"{value:,.{digits}f}" if grouped else f"{value:.{digits}f}"
+    return text.replace("-", "−").replace(",", " ")
