@@ -14,9 +14,11 @@ from spicula.core.prediction import Prediction
 from spicula.core.volume import Volume
 from spicula.detectors import blob
 from spicula.formats import read_volume
+from spicula.measure.fleischner import fleischner
+from spicula.measure.lung_rads import lung_rads, mean_diameter_for_lung_rads
 from spicula.measure.lungs import segment_lungs
 from spicula.measure.segment import outline
-from spicula.measure.size import measure_size
+from spicula.measure.size import measure_size, nodule_density
 from spicula.pipelines.models import Models, load_models
 
 LIMIT = 10
