@@ -1,0 +1,137 @@
+"""Each reader's ratings of the nodules of ``lidc_nodules``, from the reading files of LIDC-IDRI.
+
+``nodules.csv`` keeps one rounded vote a trait; the readers behind it seldom agree. A model learns more from all of
+them: ``label``, for one, is 1 where at least two readers rated the malignancy 4 or 5.
+
+Source: LIDC-IDRI (doi:10.7937/K9/TCIA.2015.LO9QL9SX), CC BY 3.0, reading files ``tcia-lidc-xml.tar.xz``.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import tarfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.errors import InputError
+from spicula.datasets.lidc_nodules import TRAITS
+
+_TAGS = tuple("internalStructure" if name == "internal_structure" else name for name in TRAITS)
+_SERIES = re.compile(rb"<SeriesInstanceU[Ii][Dd]>\s*([0-9.]+)\s*<")
+_NAMESPACE = re.compile(rb'xmlns="[^"]*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One reader's outline of one nodule.
+
+    Args:
+        reader: Number of the reading session in its file.
+        middle_yx: Mean of the outline's points, pixels.
+        z_mm: Lowest and highest slice.
+        ratings: In the order of :data:`spicula.datasets.lidc_nodules.TRAITS`.
+    """
+
+    reader: int
+    middle_yx: tuple[float, float]
+    z_mm: tuple[float, float]
+    ratings: tuple[int, ...]
+
+
+def load_readings(archive: Path, series_uids: Collection[str]) -> dict[str, list[Reading]]:
+    """Read the nodules of 3 mm and more that readers outlined and rated.
+
+    Args:
+        archive: ``tcia-lidc-xml.tar.xz``.
+        series_uids: Which series.
+
+    Returns:
+        By series UID; a reading that is in two files is kept once.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if not archive.is_file():
+        raise InputError(f"{archive}: no such file", hint="name the folder that holds lidc_xml/tcia-lidc-xml.tar.xz")
+    found: dict[str, list[Reading]] = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            stream = tar.extractfile(member) if member.isfile() and member.name.endswith(".xml") else None
+            if stream is None:
+                continue
+            content = stream.read()
+            uid = _SERIES.search(content)
+            if uid is None or uid.group(1).decode() not in series_uids:
+                continue
+            readings = found.setdefault(uid.group(1).decode(), [])
+            readings += [reading for reading in _parse(content) if reading not in readings]
+    return found
+
+
+def _parse(content: bytes) -> Iterator[Reading]:
+    root = ElementTree.fromstring(_NAMESPACE.sub(b"", content, count=1))
+    for number, session in enumerate(root.iter("readingSession")):
+        for nodule in session.findall("unblindedReadNodule"):
+            ratings = [nodule.findtext(f"characteristics/{tag}") for tag in _TAGS]
+            points, heights = [], []
+            for roi in nodule.findall("roi"):
+                if (roi.findtext("inclusion") or "TRUE").upper() == "TRUE":
+                    heights.append(float(roi.findtext("imageZposition") or "nan"))
+                    points += [
+                        (float(edge.findtext("yCoord") or "nan"), float(edge.findtext("xCoord") or "nan"))
+                        for edge in roi.findall("edgeMap")
+                    ]
+            if points and None not in ratings:
+                y, x = np.mean(points, axis=0)
+                votes = tuple(int(rating) for rating in ratings if rating is not None)
+                yield Reading(number, (float(y), float(x)), (min(heights), max(heights)), votes)
+
+
+def load_ratings(nodules: Path, archive: Path) -> dict[str, NDArray[np.int8]]:
+    """All readers' ratings of each nodule.
+
+    A nodule's readings are the group of near outlines at its height whose number and mean ratings agree best with
+    the table's.
+
+    Args:
+        nodules: Folder ``lidc_nodules``.
+        archive: ``tcia-lidc-xml.tar.xz``.
+
+    Returns:
+        By case id, int8 ``[readers, 9]`` in the order of ``TRAITS``; a nodule whose group does not have the table's
+        number of readers has the table's rounded ratings alone, ``[1, 9]``.
+    """
+    with (nodules / "nodules.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    readings = load_readings(archive, {row["series_uid"] for row in rows})
+    ratings = {}
+    for row in rows:
+        votes = np.array([float(row[name]) for name in TRAITS])
+        group = _best_group(readings.get(row["series_uid"], []), float(row["z_mm"]), int(row["readers"]), votes)
+        chosen = [list(reading.ratings) for reading in group] if len(group) == int(row["readers"]) else [votes.tolist()]
+        ratings[f"{row['patient_id']}_{row['nodule_id']}"] = np.asarray(chosen, dtype=np.int8)
+    return ratings
+
+
+def _best_group(readings: Sequence[Reading], z_mm: float, readers: int, votes: NDArray[np.float64]) -> list[Reading]:
+    near = [r for r in readings if r.z_mm[0] - 6 < z_mm < r.z_mm[1] + 6]
+    best: list[Reading] = []
+    lowest = float("inf")
+    while near:
+        group, near = [near[0]], near[1:]
+        for member in group:  # grows while it is walked
+            joined = [r for r in near if np.hypot(*np.subtract(r.middle_yx, member.middle_yx)) < 8]
+            group += joined
+            near = [r for r in near if r not in joined]
+        middle = float(np.mean([sum(r.z_mm) / 2 for r in group]))
+        ratings = np.mean([r.ratings for r in group], axis=0)
+        cost = 3 * abs(len(group) - readers) + float(np.abs(ratings - votes).sum()) + 0.2 * abs(middle - z_mm)
+        if cost < lowest:
+            best, lowest = group, cost
+    return best
