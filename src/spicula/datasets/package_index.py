@@ -118,7 +118,7 @@ def _seconds(text: str) -> float:
 
 
 def _config_files(env: Mapping[str, str]) -> list[Path]:
-    """pip's configuration files, the weakest first."""
+    """pip's configuration files, the weakest first; the one that ``PIP_CONFIG_FILE`` names replaces the user's."""
     named = env.get("PIP_CONFIG_FILE", "")
     if named == os.devnull:
         return []
@@ -135,8 +135,9 @@ def _config_files(env: Mapping[str, str]) -> list[Path]:
             Path("/etc/pip.conf"),
         ]
         user = config_home / "pip" / "pip.conf"
-    files = [*everywhere, home / ".pip" / "pip.conf", user, Path(sys.prefix) / "pip.conf"]
-    return [*files, Path(named)] if named else files
+    named_exists = bool(named) and Path(named).exists()
+    users = [] if named_exists else [home / ".pip" / "pip.conf", user]
+    return [*everywhere, *users, Path(sys.prefix) / "pip.conf", *([Path(named)] if named_exists else [])]
 
 
 def fetch_file(project: str, filename: str, target: Path, *, sha256: str, settings: IndexSettings) -> None:

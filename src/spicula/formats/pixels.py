@@ -320,7 +320,7 @@ def check_plausible(volume: Volume, *, path: Path) -> None:
         return
     low, high = float(volume.array_zyx.min()), float(volume.array_zyx.max())
     if low >= -1 and high <= 1:
-        cause = "the values were scaled to 0..1 or -1..1; export the original CT"
+        cause = "the values were scaled to 0..1 or -1..1, or this is a label image; give the original CT"
     elif low >= -128 and high <= 255:
         cause = "this is an 8-bit picture of a CT, its Hounsfield units are lost; export the original CT"
     elif low >= 0:
