@@ -54,7 +54,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.ThreadingHTTPServer]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     make_index(tmp_path / "served")
     handler = functools.partial(Handler, directory=str(tmp_path / "served"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
@@ -88,6 +90,7 @@ def test_broken_configuration_is_passed_over(tmp_path):
 
 @pytest.mark.parametrize("named", [False, True])
 def test_files_are_those_that_pip_reads(tmp_path, named):
+    pytest.importorskip("pip", reason="python -m ensurepip brings pip")
     (tmp_path / ".config" / "pip").mkdir(parents=True)
     (tmp_path / ".config" / "pip" / "pip.conf").write_text("[global]\nextra-index-url = https://user.example/simple\n")
     (tmp_path / "named.conf").write_text("[global]\nproxy = http://proxy.example:3128\n")

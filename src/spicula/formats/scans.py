@@ -12,7 +12,8 @@ from pathlib import Path
 from spicula.core.errors import GeometryError, InputError
 from spicula.core.volume import Volume
 from spicula.dicom.archive import files_in, is_dicom, is_zip
-from spicula.dicom.reader import Gaps, Tilt, read_series
+from spicula.dicom.gaps import Gaps
+from spicula.dicom.reader import Tilt, read_series
 from spicula.dicom.series import Series, find_series, select_series
 from spicula.dicom.upright import upright
 from spicula.formats import metaimage, nifti, nrrd
