@@ -178,21 +178,17 @@ def _facts(finding: Finding, size: Size | None, *, volume: Volume) -> list[tuple
             ("Short axis", _with_unit(size.short_axis_mm, "mm", 1), ""),
             ("Volume", _with_unit(size.volume_mm3, "mm³", 0), ""),
             ("Mean density", _with_unit(size.mean_hu, "HU", 0), ""),
-            ("Solid part", _with_unit(size.solid_diameter_mm, "mm", 1), _remark(size.solid_volume_mm3)),
+            ("Solid part", _with_unit(size.solid_diameter_mm, "mm", 1), ""),
+            ("Solid volume", _with_unit(size.solid_volume_mm3, "mm³", 0), ""),
         ]
     else:
         facts.append(("Mean diameter", _with_unit(finding.diameter_mm, "mm", 1), "not outlined"))
     facts += [
         ("Detector score", _decimal(finding.score), ""),
-        ("Center (LPS)", ", ".join(_decimal(value, 1) for value in finding.center_xyz_mm), "mm"),
+        ("Center", ", ".join(_decimal(value, 1) for value in finding.center_xyz_mm), ""),
         ("Slice", f"{index + 1} of {volume.geometry.shape_zyx[0]}", ""),
     ]
     return [fact for fact in facts if not fact[1].startswith(UNKNOWN)]
-
-
-def _remark(solid_volume_mm3: float | None) -> str:
-    text = _with_unit(solid_volume_mm3, "mm³", 0)
-    return "" if text == UNKNOWN else text
 
 
 def _bar(prediction: Prediction, against: str, favor: str) -> Bar | None:
