@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
@@ -35,6 +36,8 @@ DECODERS: dict[str, tuple[str, ...]] = {
     "1.2.840.10008.1.2.4.203": (_OPENJPEG,),
 }
 """Transfer syntax UID: the pydicom decoding plug-ins used, first choice first."""
+
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 _PACKAGES = {
     _GDCM: "python-gdcm",
@@ -84,11 +87,41 @@ def stored_values(dataset: Dataset, path: str, *, frames: Iterable[int] = (1,)) 
         raise InputError(
             f"{path}: Pixel Data (7FE0,0010)", got="nothing", expected="an image", hint="copy it again from its source"
         )
+    if uid == JPEG_EXTENDED and int(dataset.BitsStored) > 8:
+        yield from _jpeg_extended(dataset, frames)
+        return
     decoder = get_decoder(uid)
     plugin = next((name for name in DECODERS[uid] if name in decoder.available_plugins), "")
     for frame in frames:
         array, _ = decoder.as_array(dataset, index=frame - 1, raw=True, decoding_plugin=plugin)
         yield array
+
+
+def _jpeg_extended(dataset: Dataset, frames: Iterable[int]) -> Iterator[NDArray[Any]]:
+    """Decode 12-bit JPEG Extended by gdcm itself; pydicom's plug-in for it takes 8 bits only."""
+    import gdcm
+
+    rows, cols, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsStored)
+    count = int(dataset.get("NumberOfFrames") or 1)
+    for frame in frames:
+        fragment = gdcm.Fragment()
+        fragment.SetByteStringValue(get_frame(dataset.PixelData, frame - 1, number_of_frames=count))
+        fragments = gdcm.SequenceOfFragments.New()
+        fragments.AddFragment(fragment)
+        element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+        element.SetValue(fragments.__ref__())
+        image = gdcm.Image()
+        image.SetNumberOfDimensions(2)
+        image.SetDimensions((cols, rows, 1))
+        image.SetDataElement(element)
+        image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+        image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+        image.SetPixelFormat(gdcm.PixelFormat(1, 16, bits, bits - 1, int(dataset.PixelRepresentation)))
+        decoded = image.GetBuffer()
+        if decoded is None:
+            raise ValueError("gdcm cannot decode the JPEG stream")
+        values = decoded.encode("utf-8", "surrogateescape")
+        yield np.frombuffer(values, np.int16 if dataset.PixelRepresentation else np.uint16).reshape(rows, cols)
 
 
 def within_bits_stored(array: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
