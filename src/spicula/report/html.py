@@ -143,7 +143,7 @@ def _date(text: str) -> str:
 
 def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
     predictions = analysis.predictions_of(finding.id)
-    assessments = tuple(analysis.assessments.get(finding.id, ()))
+    assessments = tuple(_readable(assessment) for assessment in analysis.assessments.get(finding.id, ()))
     _, instance = nearest_slice(analysis.volume, finding.center_xyz_mm)
     size = finding.size
     mean = size.mean_diameter_mm if size else finding.diameter_mm
@@ -156,7 +156,7 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
         axes=f"{size.long_axis_mm:.1f} × {size.short_axis_mm:.1f} mm" if size else UNKNOWN,
         volume=_with_unit(size.volume_mm3 if size else None, "mm³", 0),
         risk=_bar(predictions["malignancy"], "", "") if "malignancy" in predictions else None,
-        category=plain_text(category),
+        category=category,
         facts=tuple(_facts(finding, size, volume=analysis.volume)),
         traits=tuple(bar for bar in traits if bar is not None),
         assessments=assessments,
@@ -164,6 +164,16 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
         overview=overview_picture(analysis.volume, finding),
         outlined=finding.mask is not None and bool(finding.mask.array_zyx.any()),
         instance=instance.sop_instance_uid if instance else "",
+    )
+
+
+def _readable(assessment: Assessment) -> Assessment:
+    return Assessment(
+        plain_text(assessment.system),
+        plain_text(assessment.category),
+        plain_text(assessment.management),
+        tuple(map(plain_text, assessment.given)),
+        tuple(map(plain_text, assessment.lacking)),
     )
 
 
