@@ -40,8 +40,8 @@ def test_a_disk_measures_its_diameter(diameter: float, dy: float, dx: float, spa
     mask = _ellipsoid(grid, (diameter / 2, diameter / 2, 9), center=(dx * spacing[1], dy * spacing[0], 0))
     axes = axial_axes(mask)
     voxel = max(spacing)
-    assert axes.long_mm == pytest.approx(diameter, abs=1.0 * voxel)
-    assert axes.mean_mm == pytest.approx(diameter, abs=0.85 * voxel)
+    assert axes.long_mm == pytest.approx(diameter, abs=1.1 * voxel)
+    assert axes.mean_mm == pytest.approx(diameter, abs=0.7 * voxel)
 
 
 def test_disks_measure_right_on_average() -> None:
@@ -51,8 +51,8 @@ def test_disks_measure_right_on_average() -> None:
         grid = Geometry.from_axes((1, 50, 50), (2.0, 0.7, 0.7), origin_xyz_mm=(-17.5, -17.5, 0))
         mask = _ellipsoid(grid, (diameter / 2, diameter / 2, 9), center=(*rng.uniform(0, 0.7, 2), 0))
         errors.append((axial_axes(mask).mean_mm - diameter) / 0.7)
-    assert abs(np.mean(errors)) < 0.25
-    assert np.mean(np.abs(errors) < 0.5) > 0.9
+    assert abs(np.mean(errors)) < 0.2
+    assert np.mean(np.abs(errors) < 0.5) > 0.95
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.4, 1.1, 2.0])
@@ -97,6 +97,15 @@ def test_oblique_slices_are_true_millimeters() -> None:
     ball = _ellipsoid(_grid((2.0, 0.7, 0.9), direction=turned), (10.0, 10.0, 10.0))
     assert axial_axes(ball).mean_mm == pytest.approx(20, abs=0.6)
     assert axial_axis(ball.geometry) == 0
+
+
+def test_no_slice_is_left_out() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        array = rng.random((6, 9, 9)) < 0.3
+        mask = Mask(array, Geometry.from_axes(array.shape, (2.0, 0.6, 0.9)))
+        alone = [axial_axes(Mask(array[i : i + 1], mask.geometry.crop((i, 0, 0), (i + 1, 9, 9)))) for i in range(6)]
+        assert axial_axes(mask).long_mm == pytest.approx(max(a.long_mm for a in alone))
 
 
 def test_one_voxel_and_a_run_of_voxels() -> None:

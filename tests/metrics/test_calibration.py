@@ -93,6 +93,12 @@ def test_separated_data_stay_finite_and_ends_are_mapped() -> None:
     assert out[1] > 0.99
 
 
+def test_ends_are_kept_off_by_the_dtype() -> None:
+    identity = c.BetaCalibration(1.0, 1.0, 0.0)
+    assert identity(np.float32([1.0]))[0] == pytest.approx(1 - np.finfo(np.float32).eps, abs=1e-9)
+    assert identity(np.array([0]))[0] == pytest.approx(np.finfo(np.float64).eps)
+
+
 def test_json_round_trip(data) -> None:
     fit = c.fit_beta(*data)
     assert c.BetaCalibration.from_json(json.loads(json.dumps(fit.to_json()))) == fit

@@ -181,7 +181,7 @@ def calibration_line(y: ArrayLike, p: ArrayLike) -> CalibrationLine:
         Cox 1958, doi:10.1093/biomet/45.3-4.562; Van Calster et al. 2016, doi:10.1016/j.jclinepi.2015.12.005.
     """
     positive, probability = _checked_probabilities(y, p, both_classes=True)
-    low, high = _logs(probability)
+    low, high = _logs(probability, _epsilon(p))
     logit = low + high
     ones = np.ones(logit.size)
     slope, intercept = _logistic(np.stack([logit, ones], axis=1), positive)
@@ -237,10 +237,10 @@ class BetaCalibration:
         """Calibrate probabilities of any shape; float64 of the same shape."""
         probability = np.asarray(p, dtype=np.float64)
         _refuse_outside(probability)
-        return np.asarray(1 / (1 + np.exp(-np.clip(self._logit(probability), -700, 700))))
+        return np.asarray(1 / (1 + np.exp(-np.clip(self._logit(probability, _epsilon(p)), -700, 700))))
 
-    def _logit(self, probability: FloatArray) -> FloatArray:
-        low, high = _logs(probability)
+    def _logit(self, probability: FloatArray, epsilon: float = 2.0**-52) -> FloatArray:
+        low, high = _logs(probability, epsilon)
         return self.a * low + self.b * high + self.c
 
     def to_json(self) -> dict[str, float]:
@@ -263,8 +263,8 @@ class BetaCalibration:
 def fit_beta(p: ArrayLike, y: ArrayLike, *, form: Form = "abm", weights: ArrayLike | None = None) -> BetaCalibration:
     """Fit a beta calibration by logistic regression on ln p and -ln(1 - p).
 
-    p is clipped to float64's epsilon from 0 and 1. In the form ``"abm"`` a negative weight is dropped and the other
-    refitted. Perfectly separated data are held finite by a ridge of 1e-9, too weak to be seen otherwise.
+    p is kept its own dtype's epsilon away from 0 and 1. In the form ``"abm"`` a negative weight is dropped and the
+    other refitted. Perfectly separated data are held finite by a ridge of 1e-9, too weak to be seen otherwise.
 
     Args:
         p: ``[n]`` probabilities.
@@ -286,7 +286,7 @@ def fit_beta(p: ArrayLike, y: ArrayLike, *, form: Form = "abm", weights: ArrayLi
     weight = np.ones(probability.size) if weights is None else np.asarray(weights, dtype=np.float64)
     if weight.shape != probability.shape or not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
         raise InputError("weights", expected="one finite weight a row, not negative, not all 0")
-    low, high = _logs(probability)
+    low, high = _logs(probability, _epsilon(p))
     ones = np.ones(low.size)
     if form == "am":
         a, c = _logistic(np.stack([low + high, ones], axis=1), positive, weights=weight)
@@ -306,9 +306,14 @@ def fit_beta(p: ArrayLike, y: ArrayLike, *, form: Form = "abm", weights: ArrayLi
     return BetaCalibration(float(a), float(b), float(c))
 
 
-def _logs(probability: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _epsilon(p: ArrayLike) -> float:
+    """Epsilon of the numbers as they came: a float32 of 1.0 says no more than 1 - 1e-7."""
+    dtype = np.asarray(p).dtype
+    return float(np.finfo(dtype).eps) if np.issubdtype(dtype, np.floating) else float(np.finfo(np.float64).eps)
+
+
+def _logs(probability: FloatArray, epsilon: float) -> tuple[FloatArray, FloatArray]:
     """ln p and -ln(1 - p), p kept epsilon away from 0 and 1."""
-    epsilon = np.finfo(np.float64).eps
     clipped = np.clip(probability, epsilon, 1 - epsilon)
     return np.log(clipped), -np.log1p(-clipped)
 
