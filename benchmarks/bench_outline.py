@@ -1,0 +1,199 @@
+"""Outlines from center points: in small volumes, inserted into a whole scan, and on real whole scans.
+
+    python benchmarks/bench_outline.py --run RUN --data ../shared/data [--pool 160]
+
+``RUN`` is the folder of ``spicula train outline``; its fold networks outline only patients they never saw. Writes
+``benchmarks/results/outline.json``. The whole scan that receives nodules is LIDC-IDRI-0001 (the test patient, in no
+training); the shipped bundle is judged on that scan's own nodule and on the sample scans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spicula.core.bundle import load_bundle
+from spicula.core.finding import Case
+from spicula.core.geometry import Geometry
+from spicula.core.volume import Mask, Volume
+from spicula.datasets import insertion, lidc_nodules
+from spicula.datasets.sample import fetch_sample
+from spicula.formats import nrrd
+from spicula.formats.scans import read_volume
+from spicula.measure.lungs import segment_lungs
+from spicula.measure.segment import outline
+from spicula.measure.size import measure_size
+from spicula.metrics.segmentation import dice
+from spicula.pipelines.train_outline import summarize
+from spicula.runtime.openvino import load_network
+from spicula.transforms.crop import sample
+
+RESULTS = Path(__file__).parent / "results" / "outline.json"
+RADII_MM = (4.0, 7.0, 11.0, 18.0)
+SIDES = {"left": (1.0, 0.0), "right": (-1.0, 0.0), "front": (0.0, -1.0), "back": (0.0, 1.0)}
+READERS_0001 = {"mean_diameter_mm": 29.6, "volume_mm3": 7500.0, "center_xyz_mm": (56.2, 86.3, -115.9)}
+
+
+class Host:
+    """A whole scan with its lungs, and places for nodules by radius and by the side on which a wall is."""
+
+    def __init__(self, scan: Volume, *, seed: int) -> None:
+        self.scan, self.seed = scan, seed
+        self.lungs = segment_lungs(scan)
+        self._places: dict[tuple[float, str], list[tuple[float, float, float]]] = {}
+
+    def places(self, radius_mm: float, side: str) -> list[tuple[float, float, float]]:
+        key = (next((r for r in RADII_MM if r >= radius_mm), RADII_MM[-1]), side)
+        if key not in self._places:
+            wall = np.array([*SIDES[side], 0.0]) if side else None
+            self._places[key] = insertion.insertion_places(
+                self.scan, self.lungs, count=24, seed=self.seed, radius_mm=key[0], apart_mm=10.0, wall_xyz=wall
+            )
+        return self._places[key]
+
+
+def side_of(wall: np.ndarray | None) -> str:
+    """The side of the body on which a nodule touches tissue; empty for none, and for one above or below."""
+    if wall is None or np.hypot(wall[0], wall[1]) < 0.5:
+        return ""
+    return max(SIDES, key=lambda side: float(np.dot(SIDES[side], wall[:2])))
+
+
+def on_own_grid(host: Volume, nodule: Volume, center: np.ndarray, place: np.ndarray, *, side_mm: float) -> Volume:
+    """The surroundings of a place in a scan, sampled on the grid of a nodule that shall be set there."""
+    spacing = np.asarray(nodule.geometry.spacing_zyx_mm)
+    own = np.asarray(nodule.geometry.shape_zyx)
+    more = np.ceil((side_mm / spacing - own) / 2).astype(int).clip(1)
+    affine = nodule.geometry.crop((-more).tolist(), (own + more).tolist()).affine_lps.copy()
+    affine[:3, 3] += place - center
+    grid = Geometry(tuple(int(n) for n in own + 2 * more), affine)
+    return Volume(np.rint(sample(host, grid)).astype(np.int16), grid)
+
+
+def inserted(case: Case, data: Path, host: Host, network: Any, *, seed: int, own_grid: bool) -> dict[str, Any]:
+    """Insert one nodule, outline it from its center and from a shifted one.
+
+    With ``own_grid`` the scan around the place is brought to the nodule's own voxels, so that nodule and truth stay as
+    the readers saw them; else the nodule is averaged onto the scan's slices.
+    """
+    rng = np.random.default_rng((seed, *case.case_id.encode()))
+    volume, mask = case.load_volume(), lidc_nodules.load_mask(data, case.case_id)
+    diameter = (6.0 / np.pi * mask.volume_mm3) ** (1 / 3)
+    side = side_of(insertion.wall_direction(volume, mask))
+    places = host.places(diameter / 2, side)
+    place = np.asarray(places[int(rng.integers(len(places)))])
+    center = np.asarray(case.findings[0].center_xyz_mm)
+    scan = host.scan
+    if own_grid:
+        scan = on_own_grid(scan, volume, center, place, side_mm=max(64.0, 5.0 * diameter))
+    scan, truth = insertion.insert_nodule(
+        scan, volume, mask, at_xyz_mm=place.tolist(), nodule_center_xyz_mm=center.tolist()
+    )
+    row: dict[str, Any] = {
+        "case_id": case.case_id,
+        "patient_id": case.patient_id,
+        "diameter_mm": round(diameter, 2),
+        "wall": side,
+        "beyond": min(insertion.slices_beyond(mask)),
+    }
+    if not truth.array_zyx.any():
+        return {**row, "skipped": "no voxel of the scan is half covered"}
+    direction = rng.normal(size=3)
+    shifted = place + direction / np.linalg.norm(direction) * min(5.0, 0.25 * diameter)
+    for column, point in (("dice", place), ("dice_shifted_5_mm", shifted))[: 2 if own_grid else 1]:
+        found = outline(scan, point.tolist(), network=network)
+        row[column] = round(dice(found, truth), 4)
+        row.setdefault("volume_ratio", round(found.volume_mm3 / truth.volume_mm3, 3))
+    return row
+
+
+def whole_scans(data: Path, folder: Path, network: Any) -> dict[str, Any]:
+    """The shipped bundle on the test patient's own nodule and on the sample scans."""
+    result: dict[str, Any] = {}
+    scan = read_volume(folder)
+    started = time.perf_counter()
+    mask = outline(scan, READERS_0001["center_xyz_mm"], network=network)
+    seconds = time.perf_counter() - started
+    size = measure_size(scan, mask)
+    small = lidc_nodules.load_mask(data, "LIDC-IDRI-0001_1")
+    result["LIDC-IDRI-0001"] = {
+        "mean_diameter_mm": round(size.mean_diameter_mm, 2),
+        "volume_mm3": round(size.volume_mm3, 1),
+        "readers": {k: v for k, v in READERS_0001.items() if k != "center_xyz_mm"},
+        "consensus_volume_mm3": round(small.volume_mm3, 1),
+        "dice_with_consensus": round(dice(mask, small), 4),
+        "seconds": round(seconds, 3),
+    }
+    for ct in fetch_sample():
+        volume, label = read_volume(ct.nrrd), nrrd.read(ct.label_nrrd)
+        truth = Mask(np.asarray(label.array_zyx > 0), label.geometry)
+        middle = truth.geometry.index_to_world(np.argwhere(truth.array_zyx).mean(axis=0))
+        rng = np.random.default_rng(0)
+        found = outline(volume, middle.tolist(), network=network)
+        moved = [middle + 5.0 * d / np.linalg.norm(d) for d in rng.normal(size=(5, 3))]
+        result[ct.name] = {
+            "dice": round(dice(found, truth), 4),
+            "dice_shifted_5_mm": [round(dice(outline(volume, p.tolist(), network=network), truth), 4) for p in moved],
+            "volume_mm3": round(found.volume_mm3, 1),
+            "label_volume_mm3": round(truth.volume_mm3, 1),
+            "label_is": "a label of the sample, not of the readers that trained the network",
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--limit", type=int, default=None, help="only the first nodules of each fold")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    nodules = args.data / "lidc_nodules"
+    cases = lidc_nodules.load_cases(nodules)
+    evaluation = json.loads((args.run / "evaluation.json").read_text(encoding="utf-8"))
+    folds = int(json.loads((args.run / "run.json").read_text(encoding="utf-8"))["arguments"]["folds"])
+    fold_of = lidc_nodules.patient_folds(cases, folds=folds)
+    result: dict[str, Any] = {"small_volumes": evaluation["summary"], "machine": platform.machine()}
+    with tempfile.TemporaryDirectory() as temporary:
+        with tarfile.open(args.data / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
+            archive.extractall(temporary, filter="data")
+        bundle = load_bundle("nodule-outline")
+        result["bundle"] = bundle.fingerprint
+        result["whole_scans"] = whole_scans(nodules, Path(temporary), load_network(bundle, threads=args.threads))
+        host = Host(read_volume(Path(temporary)), seed=args.seed)
+    for name, own_grid in (("inserted", True), ("inserted_on_the_scans_slices", False)):
+        rows = []
+        for fold in range(folds):
+            network = load_network(load_bundle(args.run / "folds" / str(fold) / "bundle"), threads=args.threads)
+            held_out = [case for case, of in zip(cases, fold_of, strict=True) if of == fold][: args.limit]
+            rows += [inserted(c, nodules, host, network, seed=args.seed, own_grid=own_grid) for c in held_out]
+            print(f"{name}, fold {fold}: {len(rows)} nodules", flush=True)
+        judged = [row for row in rows if "dice" in row]
+        result[name] = {
+            "scan": "LIDC-IDRI-0001, in no training; "
+            + ("sampled on each nodule's own voxels" if own_grid else "nodules averaged onto its slices of 2.5 mm"),
+            "skipped": len(rows) - len(judged),
+            "all": summarize(judged),
+            "with_a_slice_beyond_both_ends": summarize([row for row in judged if row["beyond"] > 0]),
+            "at_a_wall": summarize([row for row in judged if row["wall"]]),
+            "nodules": rows,
+        }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for part in ("inserted", "inserted_on_the_scans_slices"):
+        del result[part]["nodules"]
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""From a torch network to the bytes of an ONNX file with weights stored in half precision."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+
+def to_onnx(network: torch.nn.Module, example: torch.Tensor, *, half: bool = True) -> bytes:
+    """Export a network with one input and one output, the first axis of both being a batch of any size.
+
+    Args:
+        network: Set to evaluation by this function.
+        example: An input, of a batch of two or more.
+        half: Store large weights as float16 (computed in float32 nevertheless).
+
+    Returns:
+        The ONNX file; its input is ``image``, its output ``logits``.
+    """
+    network = network.float().eval().to(memory_format=torch.contiguous_format)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "network.onnx"
+        torch.onnx.export(
+            network,
+            (example.contiguous(),),
+            path,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        model = onnx.load(path)
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    if half:
+        _store_half(model)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _store_half(model: onnx.ModelProto, *, least: int = 256) -> None:
+    """Turn large float32 initializers into float16 ones, each followed by a cast back."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < least:
+            continue
+        name = tensor.name
+        stored = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name=f"{name}.half")
+        tensor.CopyFrom(stored)
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    for position, cast in enumerate(casts):
+        model.graph.node.insert(position, cast)

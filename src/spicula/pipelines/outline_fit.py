@@ -1,0 +1,148 @@
+"""Train one outline network on crops, with checkpoints to go on from."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.extras import require
+from spicula.core.files import written_aside
+from spicula.measure import segment
+from spicula.pipelines import outline_crops
+
+WIDTHS = (8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one network is trained: number of batches, boxes a batch, highest learning rate, threads."""
+
+    steps: int = 1500
+    batch: int = 8
+    rate: float = 3e-3
+    seed: int = 0
+    threads: int = 1
+    checkpoint_every: int = 50
+
+
+def fit(crops: outline_crops.Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """Train one network, going on from its checkpoint if there is one.
+
+    Args:
+        crops: All boxes.
+        rows: The cases to learn from.
+        folder: Where ``checkpoint.safetensors``, ``weights.safetensors`` and ``log.jsonl`` go.
+        recipe: How.
+
+    Returns:
+        The weights (moving average), by name, as torch tensors.
+    """
+    torch = require("torch", extra="train")
+    safetensors = require("safetensors.torch", extra="train")
+    if (folder / "weights.safetensors").is_file():
+        return dict(safetensors.load_file(folder / "weights.safetensors"))
+    from spicula.networks.unet import UNet
+
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    network = UNet(segment.CHANNELS, widths=WIDTHS).to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
+    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    first = _resume(folder, network, optimizer, average)
+    network.train()
+    for step in range(first, recipe.steps):
+        started = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, recipe)
+        loss = _learn(torch, network, optimizer, _batch(torch, crops, rows, step, recipe))
+        keep = min(0.99, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            if value.dtype.is_floating_point:
+                average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
+        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            seconds = round(time.perf_counter() - started, 3)
+            log.write(json.dumps({"step": step, "loss": round(loss, 5), "seconds": seconds}) + "\n")
+        if (step + 1) % recipe.checkpoint_every == 0:
+            _save(folder, step + 1, network, optimizer, average)
+    with written_aside(folder / "weights.safetensors") as path:
+        safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return average
+
+
+def _batch(torch: Any, crops: outline_crops.Crops, rows: NDArray[np.intp], step: int, recipe: Recipe) -> list[Any]:
+    """The boxes of one step: the same for the same seed and step, however often the run was stopped."""
+    rng = np.random.default_rng((recipe.seed, step))
+    chosen = rng.choice(rows, size=recipe.batch, replace=len(rows) < recipe.batch)
+    columns = rng.integers(crops.hu.shape[1], size=recipe.batch)
+    return [torch.from_numpy(array) for array in outline_crops.batch_of(crops, chosen, columns, rng)]
+
+
+def _learn(torch: Any, network: Any, optimizer: Any, batch: list[Any]) -> float:
+    """One step of the optimizer; returns the loss."""
+    image, truth, known = batch
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(image.to(memory_format=torch.channels_last_3d))
+    loss = _loss(torch, logits.float(), truth, known)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimizer.step()
+    return float(loss.item())
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    warm = max(1, recipe.steps // 15)
+    if step < warm:
+        return recipe.rate * (step + 1) / warm
+    return float(recipe.rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, recipe.steps - warm)))))
+
+
+def _loss(torch: Any, logits: Any, truth: Any, known: Any) -> Any:
+    """Soft Dice of each box plus cross-entropy, over the voxels whose truth is known."""
+    cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, weight=known, reduction="sum")
+    probability = torch.sigmoid(logits) * known
+    real = truth * known
+    axes = (1, 2, 3, 4)
+    # linear in soft truth: equals 1 only where prediction and truth agree voxel by voxel
+    overlap = 2 * torch.minimum(probability, real).sum(axes) + 1
+    dice = overlap / (probability.sum(axes) + real.sum(axes) + 1)
+    return (1 - dice).mean() + 3.0 * cross / known.sum()
+
+
+def _save(folder: Path, step: int, network: Any, optimizer: Any, average: dict[str, Any]) -> None:
+    safetensors = require("safetensors.torch", extra="train")
+    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v.clone().contiguous() for k, v in state.items()}
+    with written_aside(folder / "checkpoint.safetensors") as path:
+        safetensors.save_file(tensors, path, metadata={"step": str(step)})
+
+
+def _resume(folder: Path, network: Any, optimizer: Any, average: dict[str, Any]) -> int:
+    """Load the checkpoint into its places; returns the step to go on with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        (folder / "log.jsonl").unlink(missing_ok=True)
+        return 0
+    safetensors = require("safetensors", extra="train")
+    with safetensors.safe_open(path, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        step = int(stored.metadata()["step"])
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    average.update({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return step
