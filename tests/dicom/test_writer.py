@@ -180,3 +180,11 @@ def test_a_sheared_volume_is_refused(tmp_path):
     with pytest.raises(GeometryError, match="not perpendicular"):
         written(tmp_path / "a", Volume(volume().array_zyx, Geometry((5, 6, 7), affine)))
     assert not (tmp_path / "a").exists()
+
+
+def test_slices_of_a_longer_series_are_not_mixed_in(tmp_path):
+    written(tmp_path, volume())
+    shorter = Volume(volume().array_zyx[:3], volume().geometry.crop((0, 0, 0), (3, 6, 7)))
+    with pytest.raises(InputError, match=r"2 slices of a longer series, the first slice-0004\.dcm"):
+        written(tmp_path, shorter)
+    assert len(list(tmp_path.iterdir())) == 5

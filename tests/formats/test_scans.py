@@ -94,6 +94,15 @@ def test_a_folder_gives_its_best_series_and_each_file(tmp_path):
         read_volume(tmp_path, series_uid="1.2.3")
 
 
+def test_dicom_that_cannot_be_used_does_not_hide_a_file_and_is_told(tmp_path):
+    for path in write_series(tmp_path / "x", chest(), patient_id="P", description="a")[1:]:
+        path.unlink()
+    write_nrrd(tmp_path / "a.nrrd", chest())
+    (scan,) = find_scans(tmp_path)
+    assert scan.path.name == "a.nrrd"
+    assert "a single slice" in scan.reasons[1]
+
+
 def test_groups_of_one_series_have_their_own_ids(tmp_path):
     import pydicom
 

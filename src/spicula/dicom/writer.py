@@ -45,7 +45,8 @@ def write_series(
     files; study and frame of reference of the volume are kept, the series is a new one.
 
     Args:
-        folder: Where the files ``slice-0001.dcm`` ... go; other files in it are left alone.
+        folder: Where the files ``slice-0001.dcm`` ... go; slices of the same names are replaced,
+            other files left alone.
         volume: HU; not sheared.
         patient_id: Patient ID.
         description: Series Description.
@@ -63,7 +64,7 @@ def write_series(
 
     Raises:
         GeometryError: The volume is sheared.
-        InputError: The values do not fit 16 bits without loss.
+        InputError: The values do not fit 16 bits without loss, or the folder holds slices of a longer series.
     """
     geometry = volume.geometry
     if geometry.is_sheared:
@@ -87,6 +88,11 @@ def write_series(
     common.RescaleSlope, common.RescaleIntercept = _ds(slope), _ds(intercept)
     common.PixelRepresentation = 1 if stored.dtype == np.int16 else 0
     names = [f"slice-{number:04d}.dcm" for number in range(1, stored.shape[0] + 1)]
+    stale = sorted({path.name for path in Path(folder).glob("slice-*.dcm")} - set(names))
+    if stale:
+        raise InputError(
+            f"{folder}: holds {len(stale)} slices of a longer series, the first {stale[0]}", hint="empty it first"
+        )
     with folder_written_aside(Path(folder)) as aside:
         for index, name in enumerate(names):
             _slice(common, volume, stored[index], index=index).save_as(

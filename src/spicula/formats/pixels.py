@@ -28,6 +28,8 @@ DAMAGED = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error
 
 _CHUNK = 1 << 22
 _MAX_FILES = 10_000
+_MAX_MM = 1e6
+_MIN_SPACING_MM = 1e-3
 _INT16 = np.iinfo(np.int16)
 
 
@@ -221,21 +223,26 @@ def to_hu(path: Path, stored: NDArray[np.generic], *, slope: float = 1.0, interc
         raise InputError(f"{path}: rescale", got=f"slope {slope}, intercept {intercept}", expected="finite numbers")
     if stored.dtype.kind == "i" and stored.dtype.itemsize == 2 and slope == 1 and intercept == 0:
         return np.ascontiguousarray(stored, dtype=np.int16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = _whole(stored, slope, intercept)
+        if whole is not None:
+            return whole
+        exact = np.empty(stored.shape, dtype=np.float32)
+        for index, part in enumerate(stored):
+            exact[index] = part.astype(np.float64) * slope + intercept
+    return exact
+
+
+def _whole(stored: NDArray[np.generic], slope: float, intercept: float) -> NDArray[np.int16] | None:
+    """The values as int16 if every one is a whole number in range, slice by slice."""
     whole = np.empty(stored.shape, dtype=np.int16)
     for index, part in enumerate(stored):
         values = part.astype(np.float64) * slope + intercept
         rounded = np.clip(np.nan_to_num(values), _INT16.min, _INT16.max).round()
         if not np.array_equal(rounded, values):
-            break
+            return None
         whole[index] = rounded
-    else:
-        return whole
-    del whole
-    exact = np.empty(stored.shape, dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for index, part in enumerate(stored):
-            exact[index] = part.astype(np.float64) * slope + intercept
-    return exact
+    return whole
 
 
 def make_volume(
@@ -257,15 +264,16 @@ def make_volume(
         InputError: The grid makes no sense, or there are NaN or infinite voxels.
     """
     shape = array_zyx.shape
+    hint = "the header looks damaged; export the file again"
+    spacing = np.abs(affine_lps[:3, :3]).max(axis=0)
+    if not np.abs(affine_lps).max() < _MAX_MM or not spacing.min() > _MIN_SPACING_MM:
+        raise InputError(
+            f"{path}: grid", got=np.asarray(affine_lps).tolist(), expected="a place and spacing in mm", hint=hint
+        )
     try:
         geometry = Geometry((shape[0], shape[1], shape[2]), affine_lps)
     except GeometryError as error:
-        raise InputError(f"{path}: {error}", hint="the header looks damaged; export the file again") from error
-    if not np.abs(affine_lps).max() < 1e6 or not min(geometry.spacing_zyx_mm) > 1e-3:
-        raise InputError(
-            f"{path}: grid", got=np.asarray(affine_lps).tolist(), expected="a place and spacing in millimetres",
-            hint="the header looks damaged; export the file again",
-        )  # fmt: skip
+        raise InputError(f"{path}: {error}", hint=hint) from error
     check_finite(path, array_zyx, geometry)
     notes = list(warnings)
     if geometry.is_sheared:

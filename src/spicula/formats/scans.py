@@ -96,13 +96,14 @@ def find_scans(path: str | Path, *, all_series: bool = False) -> list[Scan]:
         raise InputError(f"{path} does not exist", hint="give a DICOM folder, file or zip, NIfTI, NRRD, MHA or MHD")
     if path.is_dir():
         images = [Path(member.path) for member in files_in(path) if _reader_by_name(member.path)]
+        scans, note = [], ""
         try:
             scans = _dicom_scans(path, all_series=all_series)
-        except InputError:
+        except InputError as error:
             if not images:
                 raise
-            scans = []
-        return _distinct([*scans, *(_file_scan(image) for image in images)])
+            note = str(error)
+        return _distinct([*scans, *(_file_scan(image, note) for image in images)])
     if _reader_of(path) is not None:
         return [_file_scan(path)]
     try:
@@ -173,8 +174,9 @@ def _series_scan(path: Path, series: Series) -> Scan:
     return Scan(uid if uid and uid == series.series_uid else _id_of(path), path, series, series.reasons)
 
 
-def _file_scan(path: Path) -> Scan:
-    return Scan(_id_of(path), path, None, ("an image file",))
+def _file_scan(path: Path, note: str = "") -> Scan:
+    reasons = ("an image file", f"no DICOM beside it can be used: {note}") if note else ("an image file",)
+    return Scan(_id_of(path), path, None, reasons)
 
 
 def _id_of(path: Path) -> str:
