@@ -315,6 +315,17 @@ def test_truncated_pixels_name_the_file(ct: Any, tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_file_with_a_broken_header_counts_as_a_missing_slice(ct: Any, tmp_path: Path, at_the_end: bool) -> None:
+    path = ct.write(tmp_path)[5 if at_the_end else 2]
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match=rf"1 file\(s\) that may belong to it cannot be used: .*{path.name}"):
+        read(tmp_path)
+    volume = read(tmp_path, gaps="warn")
+    assert volume.geometry.shape_zyx[0] == (5 if at_the_end else 6)
+    assert path.name in volume.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("keyword", "message"),
     [

@@ -102,7 +102,7 @@ class SliceKind:
         return {
             "patient": self.patient_id,
             "study": self.study_uid,
-            "class": UID(self.sop_class_uid).name,
+            "class": UID(self.sop_class_uid, validation_mode=0).name,
             "image type": self.flavor,
             "kernel": self.kernel,
             "stack": self.stack,
@@ -163,7 +163,8 @@ def slices_of(dataset: Dataset, path: str) -> list[Slice] | NotASlice:
     """
     refusal = _refusal(dataset)
     if refusal:
-        return not_a_slice(dataset, path, refusal)
+        unknown = UID(_text(dataset, "SOPClassUID"), validation_mode=0).name in ("", _text(dataset, "SOPClassUID"))
+        return not_a_slice(dataset, path, refusal, broken=unknown)
     try:
         if _text(dataset, "SOPClassUID") in ENHANCED_CT:
             return _frames(dataset, path)
@@ -193,7 +194,7 @@ def _refusal(dataset: Dataset) -> str:
     if not sop_class:
         return "it names no SOP Class UID (0008,0016), so what it is cannot be told"
     if sop_class not in (CT_IMAGE, *ENHANCED_CT):
-        name = UID(sop_class).name
+        name = UID(sop_class, validation_mode=0).name
         kind = f"{name} ({modality})" if modality and modality not in name else name
         return f"{kind} is not CT: Spicula reads CT images only"
     if modality and modality != "CT":

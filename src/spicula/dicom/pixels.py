@@ -50,7 +50,7 @@ _PACKAGES = {
 
 def syntax_name(uid: str) -> str:
     """A transfer syntax as messages call it: its name and UID."""
-    name = UID(uid).name
+    name = UID(uid, validation_mode=0).name
     return f"{name} ({uid})" if name != uid else f"unknown transfer syntax {uid}"
 
 

@@ -39,8 +39,9 @@ def read_series(series: Series, *, gaps: Gaps = "error", tilt: Tilt = "error") -
 
     Args:
         series: As from ``find_series``.
-        gaps: What to do about missing, duplicate or irregular slices: refuse; ``warn`` (the nearest slice for each
-            place of the regular grid, the first of duplicates); or ``interpolate`` (linear between neighbors).
+        gaps: What to do about missing, duplicate or irregular slices, and about broken files that may belong to the
+            series: refuse; ``warn`` (do without them: the nearest slice for each place of the regular grid, the first
+            of duplicates); or ``interpolate`` (linear between neighbors).
         tilt: What to do about slices not stacked along their normal: refuse; ``resample`` onto an upright grid
             (trilinear); or ``keep`` them with a sheared affine.
 
@@ -58,6 +59,7 @@ def read_series(series: Series, *, gaps: Gaps = "error", tilt: Tilt = "error") -
     if stack is None or kind is None:
         raise InputError(series.name, got="no stack of slices", expected="a series from find_series")
     notes = list(series.warnings)
+    _check_broken(series, gaps, notes)
     _check_tilt(series, stack, tilt, notes)
     plan = plan_grid(series, stack, gaps, notes)
     array, pixel_notes = _pixels(series, kind, plan.sources)
@@ -70,6 +72,15 @@ def read_series(series: Series, *, gaps: Gaps = "error", tilt: Tilt = "error") -
         array, geometry = upright(array, geometry, outside_hu=AIR_HU)
         instances = (None,) * array.shape[0]
     return Volume(array, geometry, series.series_uid, _acquisition(series, instances), tuple(notes))
+
+
+def _check_broken(series: Series, gaps: Gaps, notes: list[str]) -> None:
+    """A file that cannot be read may be a missing slice, at the ends even unseen."""
+    if series.broken:
+        what = f"{series.name}: {len(series.broken)} file(s) that may belong to it cannot be used: {series.broken[0]}"
+        if gaps == "error":
+            raise InputError(what, hint="gaps='warn' does without them")
+        notes.append(what)
 
 
 def _check_tilt(series: Series, stack: Stack, tilt: Tilt, notes: list[str]) -> None:

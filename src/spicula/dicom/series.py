@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,8 +23,9 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 class Series:
     """Slices that belong together, sorted along their normal, or what was found instead.
 
-    ``refusal`` says why it cannot be read (empty if it can), ``reasons`` what speaks for and against choosing it, and
-    ``warnings`` what was odd in its files. ``kind`` and ``stack`` are None where there is no image.
+    ``refusal`` says why it cannot be read (empty if it can), ``reasons`` what speaks for and against choosing it,
+    ``warnings`` what was odd in its files, and ``broken`` which files could not be read and may belong to it. ``kind``
+    and ``stack`` are None where there is no image.
     """
 
     series_uid: str
@@ -37,6 +39,7 @@ class Series:
     refusal: str = ""
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     path: str = field(default="", compare=False)
 
     @property
@@ -160,12 +163,15 @@ def _look_into(path: str) -> list[Slice] | NotASlice:
 
 
 def _with_broken(series: Series, others: Iterable[NotASlice]) -> Series:
-    """Warn of broken files that may have belonged to a series."""
-    broken = [item.refusal for item in others if item.broken and item.series_uid in ("", series.series_uid)]
-    if not broken:
-        return series
-    note = f"{len(broken)} DICOM file(s) beside it could not be used, the first: {broken[0]}"
-    return replace(series, warnings=(*series.warnings, note))
+    """Keep with a series the broken files that may belong to it: of its UID, or of none and beside its files."""
+    folders = {os.path.dirname(instance.path) for instance in series.instances}
+    broken = tuple(
+        _with_path(item)
+        for item in others
+        if item.broken
+        and (item.series_uid == series.series_uid or (not item.series_uid and os.path.dirname(item.path) in folders))
+    )
+    return replace(series, broken=broken)
 
 
 def _refused(others: Iterable[NotASlice]) -> list[Series]:
@@ -176,12 +182,16 @@ def _refused(others: Iterable[NotASlice]) -> list[Series]:
     found = []
     for items in groups.values():
         first = items[0]
-        refusal = first.refusal if first.path in first.refusal else f"{first.path}: {first.refusal}"
+        refusal = _with_path(first)
         if len(items) > 1:
             refusal += f" (and so {len(items) - 1} more file{'s' if len(items) > 2 else ''})"
         facts = (first.series_uid, first.study_uid, first.patient_id, first.modality, first.description)
         found.append(Series(*facts, refusal=refusal, path=first.path))
     return found
+
+
+def _with_path(item: NotASlice) -> str:
+    return item.refusal if item.path in item.refusal else f"{item.path}: {item.refusal}"
 
 
 def _group(slices: Sequence[Slice]) -> list[Series]:
@@ -342,7 +352,7 @@ def _rank(series: Series) -> tuple[float, ...]:
     thickness = max(spacing[0], series.thickness_mm or 0.0)
     return (
         series.kind.flavor == "original",
-        stack.is_regular and not stack.is_sheared,
+        stack.is_regular and not stack.is_sheared and not series.broken,
         series.plane == "axial",
         sum(series.extent_mm >= limit for limit in (60, 120, 200)),
         -sum(thickness > limit for limit in (1.6, 2.6, 3.6, 5.1, 7.6)),
