@@ -95,15 +95,7 @@ def find_scans(path: str | Path, *, all_series: bool = False) -> list[Scan]:
     if not path.exists():
         raise InputError(f"{path} does not exist", hint="give a DICOM folder, file or zip, NIfTI, NRRD, MHA or MHD")
     if path.is_dir():
-        images = [Path(member.path) for member in files_in(path) if _reader_by_name(member.path)]
-        scans, note = [], ""
-        try:
-            scans = _dicom_scans(path, all_series=all_series)
-        except InputError as error:
-            if not images:
-                raise
-            note = str(error)
-        return _distinct([*scans, *(_file_scan(image, note) for image in images)])
+        return _distinct(_scans_in_folder(path, all_series=all_series))
     if _reader_of(path) is not None:
         return [_file_scan(path)]
     try:
@@ -112,7 +104,7 @@ def find_scans(path: str | Path, *, all_series: bool = False) -> list[Scan]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if not dicom:
         raise _not_an_image(path)
-    return _distinct(_dicom_scans(path, all_series=all_series))
+    return _distinct(_dicom_scans(path, find_series(path), all_series=all_series))
 
 
 def read_volume(
@@ -159,8 +151,28 @@ def _label(scan: Scan) -> str:
     return scan.path.name if scan.series is None else f"series {scan.scan_id}"
 
 
-def _dicom_scans(path: Path, *, all_series: bool) -> list[Scan]:
-    found = find_series(path)
+def _scans_in_folder(path: Path, *, all_series: bool) -> list[Scan]:
+    """DICOM first; where there are image files too, DICOM that cannot be used is only told of."""
+    images = [Path(member.path) for member in files_in(path) if _reader_by_name(member.path)]
+    try:
+        found = find_series(path)
+    except InputError:
+        if not images:
+            raise
+        found = []
+    scans: list[Scan] = []
+    note = ""
+    if found:
+        try:
+            scans = _dicom_scans(path, found, all_series=all_series)
+        except InputError as error:
+            if not images:
+                raise
+            note = str(error)
+    return [*scans, *(_file_scan(image, note) for image in images)]
+
+
+def _dicom_scans(path: Path, found: list[Series], *, all_series: bool) -> list[Scan]:
     best = select_series(found)
     scans = [_series_scan(path, best)]
     if all_series:
