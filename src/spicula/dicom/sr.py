@@ -340,10 +340,12 @@ def _measurements(finding: Finding, *, analysis: Analysis) -> Iterator[Any]:
         yield from _number(codes.DCM.CertaintyOfFinding, 100 * finding.score, codes.UCUM.Percent)
     predictions = analysis.predictions_of(finding.id)
     if (risk := predictions.get("malignancy")) is not None:
-        yield from _probability(codes.DCM.ProbabilityOfCancer, risk)
+        yield from _probability(codes.DCM.ProbabilityOfCancer, risk, name_model=True)
     for target in TRAITS:
         if target in predictions:
-            yield from _probability(_code(*TRAIT_CODES[target]), predictions[target])
+            trait = predictions[target]
+            other_model = risk is None or trait.fingerprint != risk.fingerprint
+            yield from _probability(_code(*TRAIT_CODES[target]), trait, name_model=other_model)
 
 
 def _number(name: Any, value: float | None, unit: Any, **more: Any) -> Iterator[Any]:
@@ -353,24 +355,25 @@ def _number(name: Any, value: float | None, unit: Any, **more: Any) -> Iterator[
         yield hd.sr.Measurement(name=name, value=round(float(value), 2), unit=unit, **more)
 
 
-def _probability(name: Any, prediction: Prediction) -> Iterator[Any]:
+def _probability(name: Any, prediction: Prediction, *, name_model: bool) -> Iterator[Any]:
     """A probability in percent with its interval as measurement uncertainty (TID 310)."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
+    if not finite(prediction.probability):
+        return
     percent = 100 * prediction.probability
-    properties = None
+    properties = model = None
     if prediction.interval is not None and all(map(finite, prediction.interval)):
         low, high = (100 * bound for bound in prediction.interval)
         properties = hd.sr.MeasurementProperties(
             upper_measurement_uncertainty=round(max(high - percent, 0.0), 2),
             lower_measurement_uncertainty=round(max(percent - low, 0.0), 2),
         )
-    model = hd.sr.AlgorithmIdentification(
-        name="Spicula", version=__version__, parameters=[prediction.fingerprint] if prediction.fingerprint else None
-    )
+    if name_model and prediction.fingerprint:
+        model = hd.sr.AlgorithmIdentification("Spicula", __version__, parameters=[prediction.fingerprint])
     for measurement in _number(name, percent, codes.UCUM.Percent, properties=properties, algorithm_id=model):
-        for item in measurement[0].ContentSequence:
+        for item in measurement[0].get("ContentSequence", ()):
             if item.ValueType == "NUM":  # highdicom gives every uncertainty the unit 1, also that of a percentage
                 units = hd.sr.CodedConcept.from_code(codes.UCUM.Percent)
                 item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence = [units]

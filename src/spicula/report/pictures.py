@@ -153,7 +153,7 @@ def _png(hu: NDArray[np.float32]) -> str:
     low, high = LUNG_WINDOW_HU
     gray = np.nan_to_num((hu - low) / (high - low), nan=0.0).clip(0, 1) * 255
     stream = io.BytesIO()
-    Image.fromarray(gray.round().astype(np.uint8)).save(stream, format="PNG", optimize=True)
+    Image.fromarray(gray.round().astype(np.uint8)).save(stream, format="PNG", compress_level=4)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

@@ -144,6 +144,8 @@ def test_measurements_carry_codes_units_and_intervals(make_analysis: Make, tmp_p
     assert "nodule-risk@0123456789abcdef" in [i.TextValue for i in risk.ContentSequence if i.ValueType == "TEXT"]
     without = next(item for item in items_of(second, "NUM") if code(item)[0] == "111047")
     assert all(item.ValueType != "NUM" for item in without.ContentSequence)  # no interval, none is made up
+    trait = next(item for item in items_of(first, "NUM") if code(item)[0] == "P-SPICULATED")
+    assert [item.ValueType for item in trait.ContentSequence] == ["NUM", "NUM"]  # the same model as the risk's
     assert [code(item)[0] for item in items_of(third, "NUM")] == ["111012"]
 
 
