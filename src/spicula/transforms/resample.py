@@ -74,6 +74,27 @@ def average_blocks(volume: Volume, factors_zyx: Sequence[int]) -> Volume:
     return replace(volume, array_zyx=array, geometry=geometry, acquisition=replace(volume.acquisition, instances=()))
 
 
+def around(volume: Volume, center_xyz_mm: Sequence[float], half_mm: float) -> Volume:
+    """The part of a volume that covers a cube around a point: a view, nothing is copied.
+
+    Args:
+        volume: Any volume.
+        center_xyz_mm: Middle of the cube, LPS mm.
+        half_mm: Half of its side, along the LPS axes.
+
+    Returns:
+        The part; at least one voxel, the nearest ones where the cube lies outside.
+    """
+    middle = volume.geometry.world_to_index(center_xyz_mm)
+    reach = half_mm * np.abs(volume.geometry.inverse_lps[:3, :3]).sum(axis=1)
+    shape = np.asarray(volume.geometry.shape_zyx)
+    start = np.clip(np.floor(middle - reach).astype(int), 0, shape - 1)
+    stop = np.clip(np.ceil(middle + reach).astype(int) + 1, start + 1, shape)
+    array = volume.array_zyx[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    geometry = volume.geometry.crop(start.tolist(), stop.tolist())
+    return replace(volume, array_zyx=array, geometry=geometry, acquisition=replace(volume.acquisition, instances=()))
+
+
 def coarse(volume: Volume, spacing_mm: float) -> Volume:
     """Average a volume, axes in LPS order, to about a spacing; an axis that is already as coarse stays.
 
