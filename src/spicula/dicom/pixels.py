@@ -14,6 +14,23 @@ from pydicom.uid import UID
 
 from spicula.core.errors import InputError
 
+PIXEL_TAGS = [
+    0x00280002,  # Samples per Pixel
+    0x00280004,  # Photometric Interpretation
+    0x00280006,  # Planar Configuration
+    0x00280008,  # Number of Frames
+    0x00280010,  # Rows
+    0x00280011,  # Columns
+    0x00280100,  # Bits Allocated
+    0x00280101,  # Bits Stored
+    0x00280102,  # High Bit
+    0x00280103,  # Pixel Representation
+    0x7FE00001,  # Extended Offset Table
+    0x7FE00002,  # Extended Offset Table Lengths
+    0x7FE00010,  # Pixel Data
+]
+"""The elements that decoding needs."""
+
 _NATIVE: tuple[str, ...] = ("",)
 _GDCM, _PILLOW, _JPEG_LS, _OPENJPEG = "gdcm", "pillow", "pyjpegls", "pylibjpeg"
 

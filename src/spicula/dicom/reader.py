@@ -20,7 +20,7 @@ from spicula.core.volume import Acquisition, Instance, Volume
 from spicula.dicom.archive import SEPARATOR, parse, unreadable
 from spicula.dicom.gaps import Gaps, plan_grid
 from spicula.dicom.header import Slice, SliceKind
-from spicula.dicom.pixels import stored_values, why_undecodable, within_bits_stored
+from spicula.dicom.pixels import PIXEL_TAGS, stored_values, why_undecodable, within_bits_stored
 from spicula.dicom.series import Series
 from spicula.dicom.stack import Stack
 from spicula.dicom.upright import upright
@@ -177,7 +177,7 @@ def _read_files(slices: Sequence[Slice], target: _Target) -> _Target:
 def _read_file(path: str, jobs: list[tuple[int, Slice]], out: NDArray[Any]) -> tuple[int, bool]:
     """Decode one file's slices into their places; the number of padding pixels and whether int16 was too small."""
     try:
-        dataset = parse(path, pixels=True)
+        dataset = parse(path, pixels=True, tags=PIXEL_TAGS)
         padded, beyond = 0, False
         frames = [item.instance.frame or 1 for _, item in jobs]
         for (index, item), stored in zip(jobs, stored_values(dataset, path, frames=frames), strict=True):
