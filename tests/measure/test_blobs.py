@@ -15,7 +15,7 @@ from spicula.transforms.crop import sample
 SMALL = Ball((-80.0, 20.0, 30.0), 6.0)
 MIDDLE = Ball((70.0, -15.0, -40.0), 14.0)
 AT_WALL = Ball((-75.0 - LUNG_RADII[0] + 6, 0.0, 0.0), 14.0)
-MASS = Ball((75.0, LUNG_RADII[1] - 18, 10.0), 55.0)
+MASS = Ball((75.0, LUNG_RADII[1] - 26, 10.0), 50.0)
 BALLS = (SMALL, MIDDLE, AT_WALL, MASS)
 GRID = thorax_grid((2.0, 1.5, 1.5))
 

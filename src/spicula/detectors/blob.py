@@ -1,0 +1,178 @@
+"""Find nodules: blobs of all sizes in the lungs, and a small network that says which of them are nodules.
+
+The network sees each candidate in two fixed boxes of millimetres, one near and one far, each the same wherever the
+scan ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.bundle import Bundle, load_bundle
+from spicula.core.finding import Finding, Point
+from spicula.core.geometry import Geometry
+from spicula.core.volume import Mask, Volume
+from spicula.measure.blobs import Candidate, find_candidates
+from spicula.measure.lungs import segment_lungs
+from spicula.runtime.openvino import load_network
+from spicula.transforms.crop import box_geometry, sample
+from spicula.transforms.resample import around, coarse, to_lps_axes
+
+BUNDLE = "nodule-detection"
+"""Name of the shipped bundle."""
+
+SIDE = 24
+"""Voxels along each side of both boxes."""
+
+NEAR_MM, FAR_MM = 1.0, 3.0
+"""Spacing of the near and the far box."""
+
+AIR_HU, TISSUE_HU = -1000.0, 400.0
+"""Window of the boxes, to 0 and 1."""
+
+MOST_CANDIDATES = 800
+"""Of this many candidates, by strength, the network is asked."""
+
+SECOND_LOOKS = 64
+"""This many of the best are looked at again, mirrored."""
+
+BATCH = 64
+
+
+def detect(
+    volume: Volume,
+    *,
+    bundle: Bundle | None = None,
+    lungs: Mask | None = None,
+    limit: int = 20,
+    least_score: float = 0.02,
+) -> list[Finding]:
+    """Find lung nodules and masses.
+
+    Args:
+        volume: Chest CT in HU.
+        bundle: The trained filter; the shipped one if None.
+        lungs: From :func:`spicula.measure.lungs.segment_lungs`; segmented here if None.
+        limit: Most findings.
+        least_score: Weaker findings are left out.
+
+    Returns:
+        Findings by falling score; the score is roughly the chance to be a nodule. ``attributes`` holds
+        ``blob_diameter_mm`` and ``blob_response`` (0 to 1); ``diameter_mm`` is not measured yet.
+
+    Raises:
+        InputError: There are no lungs.
+        BundleError: The bundle is damaged.
+    """
+    bundle = bundle or load_bundle(BUNDLE)
+    candidates = strongest(find_candidates(volume, lungs or segment_lungs(volume)))
+    if not candidates:
+        return []
+    scores = judge(boxes(volume, [c.center_xyz_mm for c in candidates]), bundle)
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    chosen = _apart([(candidates[i], float(scores[i])) for i in order if scores[i] >= least_score])
+    return [_finding(rank + 1, *pair) for rank, pair in enumerate(chosen[:limit])]
+
+
+def strongest(candidates: Sequence[Candidate], *, most: int = MOST_CANDIDATES) -> list[Candidate]:
+    """All candidates for masses, and of the others those of greatest strength.
+
+    Args:
+        candidates: From :func:`spicula.measure.blobs.find_candidates`.
+        most: How many to keep.
+
+    Returns:
+        By falling strength.
+    """
+    ranked = sorted(candidates, key=lambda c: -c.strength)
+    masses = sum(c.in_hull for c in ranked)
+    room = max(most - masses, 0)
+    kept, taken = [], 0
+    for candidate in ranked:
+        if candidate.in_hull or taken < room:
+            kept.append(candidate)
+            taken += not candidate.in_hull
+    return kept
+
+
+def boxes(volume: Volume, centers_xyz_mm: Sequence[Point], *, side: int = SIDE) -> NDArray[np.float32]:
+    """Cut the near and the far box around each center.
+
+    Args:
+        volume: HU.
+        centers_xyz_mm: LPS mm.
+        side: Voxels along each side.
+
+    Returns:
+        float32 ``[n, 2, side, side, side]``, 0 (air) to 1 (dense), axes to the head, the back and the left; where a box
+        reaches beyond the volume, the outermost voxels are repeated.
+    """
+    near, far = to_lps_axes(volume), coarse(volume, 0.8 * FAR_MM)
+    result = np.empty((len(centers_xyz_mm), 2, side, side, side), dtype=np.float32)
+    for n, center in enumerate(centers_xyz_mm):
+        for channel, (source, spacing) in enumerate(((near, NEAR_MM), (far, FAR_MM))):
+            grid = box_geometry(center, shape_zyx=(side,) * 3, spacing_zyx_mm=(spacing,) * 3)
+            result[n, channel] = _cut(around(source, center, (side / 2 + 1) * spacing), grid)
+    np.clip((result - AIR_HU) * np.float32(1 / (TISSUE_HU - AIR_HU)), 0, 1, out=result)
+    return result
+
+
+def judge(images: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
+    """Score boxes with a bundle's network, the best ones again in their mirror images.
+
+    Args:
+        images: From :func:`boxes`.
+        bundle: The trained filter.
+
+    Returns:
+        float64 ``[n]``, 0 to 1, calibrated as the bundle says.
+    """
+    network = load_network(bundle)
+    edges = [*range(0, len(images), BATCH), len(images)]
+    logits = np.concatenate([network(images[a:b])[0][:, 0] for a, b in pairwise(edges)]).astype(np.float64)
+    best = np.argsort(-logits)[:SECOND_LOOKS]
+    again = images[best]
+    mirrored = [again[..., ::-1], again[..., ::-1, :], again[..., ::-1, :, :]]
+    logits[best] = (logits[best] + sum(network(np.ascontiguousarray(m))[0][:, 0] for m in mirrored)) / 4
+    calibration = bundle.preprocessing["calibration"]
+    return np.asarray(1 / (1 + np.exp(-(calibration["slope"] * logits + calibration["intercept"]))))
+
+
+def _cut(source: Volume, grid: Geometry) -> NDArray[np.float32]:
+    """Linear interpolation on an upright grid; axis by axis, which is fast, where the source is upright too."""
+    step = source.geometry.inverse_lps[:3, :3] @ grid.affine_lps[:3, :3]
+    if np.abs(step - np.diag(np.diag(step))).max() * max(grid.shape_zyx) > 1e-3:
+        return sample(source, grid)
+    start = source.geometry.world_to_index(grid.origin_xyz_mm)
+    array = source.array_zyx.astype(np.float32)
+    for axis in range(3):
+        n = array.shape[axis]
+        index = np.clip(start[axis] + step[axis, axis] * np.arange(grid.shape_zyx[axis]), 0, n - 1)
+        low = np.minimum(index.astype(np.intp), max(n - 2, 0))
+        part = (index - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        below, above = array.take(low, axis=axis), array.take(np.minimum(low + 1, n - 1), axis=axis)
+        array = below + part * (above - below)
+    return array
+
+
+def _apart(ranked: Sequence[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
+    """Drop what lies within a better finding."""
+    kept: list[tuple[Candidate, float]] = []
+    for candidate, score in ranked:
+        gaps = [
+            float(np.linalg.norm(np.subtract(candidate.center_xyz_mm, other.center_xyz_mm)))
+            > max(5.0, candidate.radius_mm, other.radius_mm)
+            for other, _ in kept
+        ]
+        if all(gaps):
+            kept.append((candidate, score))
+    return kept
+
+
+def _finding(rank: int, candidate: Candidate, score: float) -> Finding:
+    facts = {"blob_diameter_mm": 2 * candidate.radius_mm, "blob_response": candidate.response}
+    return Finding(str(rank), candidate.center_xyz_mm, score=score, attributes=facts)

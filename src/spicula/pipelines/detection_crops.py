@@ -1,0 +1,295 @@
+"""The boxes from which the detector's filter learns: nodules set into scans, and what else looks like a blob there."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.errors import InputError
+from spicula.core.files import written_aside
+from spicula.core.finding import Case, Finding, Point
+from spicula.core.geometry import FloatArray, Geometry
+from spicula.core.volume import Mask, Volume
+from spicula.datasets import lidc_nodules, sample
+from spicula.datasets.insertion import insert_nodule, insertion_places, random_orientation, wall_direction
+from spicula.detectors.blob import boxes, strongest
+from spicula.formats import nrrd, read_volume
+from spicula.measure.blobs import find_candidates
+from spicula.measure.lungs import segment_lungs
+from spicula.transforms.resample import around, coarse
+
+STORED_SIDE = 28
+"""Voxels along each side of a stored box; training cuts smaller ones out of it."""
+
+TRAINING_SCANS = ("LungFCP-01-0001", "lung1", "lung2")
+TEST_SCAN = "LIDC-IDRI-0001"
+
+UNMARKED_ABOVE_MM = 40.0
+"""LungFCP-01-0001 has no marks; above this z (LPS) its apices show a part-solid lesion and scars: never negatives."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Host:
+    """A scan that receives nodules and gives what is none.
+
+    Args:
+        name: Of the scan.
+        volume: Its pixels.
+        lungs: Its lungs.
+        known: Nodules that are known in it.
+        highest_z_mm: Candidates above this z are nobody's negatives.
+    """
+
+    name: str
+    volume: Volume
+    lungs: Mask
+    known: tuple[Finding, ...]
+    highest_z_mm: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crops:
+    """Stored boxes.
+
+    Args:
+        images: uint8 ``[n, 2, s, s, s]``, near and far box, 0 to 255.
+        positive: bool ``[n]``.
+        scan: Name of the scan around each.
+        patient: Of the nodule set in; of a negative, the scan's name.
+    """
+
+    images: NDArray[np.uint8]
+    positive: NDArray[np.bool_]
+    scan: NDArray[np.str_]
+    patient: NDArray[np.str_]
+
+
+def load_host(data: Path, name: str, work: Path) -> Host:
+    """Open one of the real scans with its lungs and known nodules.
+
+    Args:
+        data: Folder of the development data.
+        name: One of :data:`TRAINING_SCANS` or :data:`TEST_SCAN`.
+        work: Where archives are unpacked.
+
+    Returns:
+        The scan.
+    """
+    if name in sample.NAMES:
+        found = next(scan for scan in sample.fetch_sample() if scan.name == name)
+        volume, label = read_volume(found.nrrd), nrrd.read(found.label_nrrd)
+        marked = Mask(np.asarray(label.array_zyx > 0), label.geometry)
+        diameter = 2 * (3 * marked.volume_mm3 / (4 * np.pi)) ** (1 / 3)
+        known = (Finding("label", center_of(marked), diameter_mm=diameter),)
+        return Host(name, volume, segment_lungs(volume), known)
+    folder = work / "scans" / name
+    if not folder.is_dir():
+        aside = folder.with_name(f".{name}")
+        with tarfile.open(data / "scans" / f"{name}.tar.xz") as archive:
+            archive.extractall(aside, filter="data")
+        aside.rename(folder)
+    volume = read_volume(folder)
+    if name == TEST_SCAN:
+        known = (Finding("1", (56.2, 86.3, -115.9), diameter_mm=29.6),)
+        return Host(name, volume, segment_lungs(volume), known)
+    return Host(name, volume, segment_lungs(volume), (), UNMARKED_ABOVE_MM)
+
+
+def center_of(mask: Mask) -> Point:
+    """Centroid of a mask, LPS mm."""
+    x, y, z = mask.geometry.index_to_world(np.argwhere(mask.array_zyx)).mean(axis=0)
+    return float(x), float(y), float(z)
+
+
+def load_or_cut(data: Path, out: Path, *, rounds: int, seed: int) -> Crops:
+    """Cut all boxes, or find those that an earlier run has cut.
+
+    Args:
+        data: Folder of the development data.
+        out: The run's folder; boxes go to ``out/crops``.
+        rounds: How often each nodule is set into a scan.
+        seed: Decides places and orientations.
+
+    Returns:
+        The boxes of all training scans.
+    """
+    cases = lidc_nodules.load_cases(data / "lidc_nodules")
+    files = []
+    for number, name in enumerate(TRAINING_SCANS):
+        wanted = {out / "crops" / f"{name}-negative.npz": -1}
+        wanted |= {out / "crops" / f"{name}-{r}.npz": r for r in range(rounds)}
+        files += list(wanted)
+        if all(path.is_file() for path in wanted):
+            continue
+        host = load_host(data, name, out)
+        for path, r in wanted.items():
+            if path.is_file():
+                continue
+            chosen = cases[(number + r) % len(TRAINING_SCANS) :: len(TRAINING_SCANS)]
+            crops = negatives(host) if r < 0 else positives(host, chosen, data / "lidc_nodules", seed=(seed, number, r))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(path) as aside, aside.open("wb") as stream:
+                np.savez(stream, images=crops.images, positive=crops.positive, scan=crops.scan, patient=crops.patient)
+    return joined([load(path) for path in files])
+
+
+def load(path: Path) -> Crops:
+    """Read boxes that were stored."""
+    with np.load(path, allow_pickle=False) as stored:
+        return Crops(stored["images"], stored["positive"], stored["scan"], stored["patient"])
+
+
+def joined(parts: Sequence[Crops]) -> Crops:
+    """One after the other."""
+    return Crops(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("images", "positive", "scan", "patient")))
+
+
+def negatives(host: Host, *, most: int = 1400) -> Crops:
+    """Boxes around candidates that are no known nodule."""
+    centers = [
+        c.center_xyz_mm
+        for c in strongest(find_candidates(host.volume, host.lungs), most=most)
+        if c.center_xyz_mm[2] < host.highest_z_mm
+        and all(
+            np.linalg.norm(np.subtract(c.center_xyz_mm, k.center_xyz_mm)) > (k.diameter_mm or 10) / 2 + 8
+            for k in host.known
+        )
+    ]
+    return _stored(boxes(host.volume, centers, side=STORED_SIDE), False, host.name, [host.name] * len(centers))
+
+
+def positives(host: Host, cases: Sequence[Case], root: Path, *, seed: Sequence[int]) -> Crops:
+    """Boxes around nodules set into a scan, one at a time; some of the large ones grown to masses."""
+    search = SearchGrid.of(host)
+    images, patients = [], []
+    for case in cases:
+        digest = int.from_bytes(hashlib.sha256(case.case_id.encode()).digest()[:4])
+        rng = np.random.default_rng((*seed, digest))
+        planned = plan_nodule(search, case, root, rng, avoid=host.known, grow=True)
+        if planned is None:
+            continue
+        volume, truth = planned.set_into(around(host.volume, planned.place, 50.0 + planned.diameter_mm / 2))
+        if truth.array_zyx.any():
+            x, y, z = center_of(truth) + rng.normal(scale=0.3 + 0.05 * planned.diameter_mm, size=3)
+            images.append(boxes(volume, [(x, y, z)], side=STORED_SIDE)[0])
+            patients.append(case.patient_id)
+    return _stored(np.stack(images), True, host.name, patients)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchGrid:
+    """A scan and its lungs on coarse grids, to look for places fast."""
+
+    volume: Volume
+    lungs: Mask
+
+    @classmethod
+    def of(cls, host: Host) -> SearchGrid:
+        """Every second voxel of the lungs in the plane, and along z where slices are thin."""
+        grid = host.lungs.geometry
+        step = (2 if grid.spacing_zyx_mm[0] < 2.3 else 1, 2, 2)
+        array = host.lungs.array_zyx[tuple(slice(None, None, s) for s in step)]
+        affine = grid.affine_lps.copy()
+        affine[:3, :3] = affine[:3, :3] * np.asarray(step)
+        return cls(coarse(host.volume, 2.0), Mask(array, Geometry(array.shape, affine)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A nodule, and where and how it will be set into a scan."""
+
+    nodule: Volume
+    mask: Mask
+    center: Point
+    diameter_mm: float
+    place: Point
+    turn: FloatArray
+    feather_mm: float
+
+    def set_into(self, volume: Volume) -> tuple[Volume, Mask]:
+        """The volume with the nodule, and the nodule's outline there."""
+        return insert_nodule(
+            volume, self.nodule, self.mask, at_xyz_mm=self.place, nodule_center_xyz_mm=self.center,
+            orientation=self.turn, feather_mm=self.feather_mm,
+        )  # fmt: skip
+
+
+def plan_nodule(
+    search: SearchGrid,
+    case: Case,
+    root: Path,
+    rng: np.random.Generator,
+    *,
+    avoid: Sequence[Finding],
+    grow: bool,
+) -> Planned | None:
+    """Choose place and orientation of one nodule.
+
+    Args:
+        search: Where to look for room.
+        case: The nodule.
+        root: Folder ``lidc_nodules``.
+        rng: Decides place, orientation and growth.
+        avoid: Nodules to keep away from.
+        grow: Grow some nodules over 11 mm up to 70 mm.
+
+    Returns:
+        The plan; None where there is no room.
+    """
+    nodule, mask = case.load_volume(), lidc_nodules.load_mask(root, case.case_id)
+    turn = random_orientation(rng)
+    wall = wall_direction(nodule, mask)
+    diameter, center = float(case.findings[0].diameter_mm or 6.0), center_of(mask)
+    if grow and diameter > 11 and rng.random() < 0.4:
+        factor = float(rng.uniform(1.4, min(3.5, 70 / diameter)))
+        nodule, mask = _grown(nodule, factor, center), _grown_mask(mask, factor, center)
+        diameter *= factor
+    direction = None if wall is None else turn @ wall
+    place = _place(search, diameter=diameter, wall=direction, rng=rng, avoid=avoid)
+    if place is None:
+        return None
+    return Planned(nodule, mask, center, diameter, place, turn, float(rng.uniform(2.0, 4.0)))
+
+
+def _place(
+    search: SearchGrid, *, diameter: float, wall: FloatArray | None, rng: np.random.Generator, avoid: Sequence[Finding]
+) -> Point | None:
+    """A place with room, at the wall if the nodule had one; a mass may cover vessels."""
+    tries = [(diameter / 2, wall, 0.12), (diameter / 2, None, 0.12), (min(diameter / 2, 10.0), None, 0.5)]
+    for radius, direction, tissue in tries[0 if wall is not None else 1 :]:
+        try:
+            return insertion_places(
+                search.volume, search.lungs, count=1, seed=int(rng.integers(1 << 31)), radius_mm=radius, avoid=avoid,
+                wall_xyz=direction, most_tissue=tissue,
+            )[0]  # fmt: skip
+        except InputError:
+            continue
+    return None
+
+
+def _scaled(grid: Geometry, factor: float, center: Point) -> Geometry:
+    affine = grid.affine_lps.copy()
+    affine[:3, :3] *= factor
+    affine[:3, 3] = (affine[:3, 3] - center) * factor + center
+    return Geometry(grid.shape_zyx, affine)
+
+
+def _grown(volume: Volume, factor: float, center: Point) -> Volume:
+    return replace(volume, geometry=_scaled(volume.geometry, factor, center))
+
+
+def _grown_mask(mask: Mask, factor: float, center: Point) -> Mask:
+    return Mask(mask.array_zyx, _scaled(mask.geometry, factor, center))
+
+
+def _stored(images: NDArray[np.float32], positive: bool, scan: str, patients: Sequence[str]) -> Crops:
+    count = len(images)
+    return Crops(
+        np.rint(images * 255).astype(np.uint8), np.full(count, positive), np.full(count, scan), np.array(patients)
+    )

@@ -1,0 +1,298 @@
+"""Train the detector's filter, judge it on a scan and on patients that it never saw, and write its bundle."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.bundle import Bundle, write_bundle
+from spicula.core.extras import require
+from spicula.core.files import written_aside
+from spicula.datasets import lidc_nodules
+from spicula.detectors import blob
+from spicula.pipelines import detection_crops, evaluate_detection
+from spicula.pipelines.detection_crops import TEST_SCAN, TRAINING_SCANS, Crops
+from spicula.pipelines.evaluate_detection import Trial
+
+WIDTHS = (8, 16, 32, 64)
+
+FOLD_OF = {TEST_SCAN: 0, "LungFCP-01-0001": 1, "lung1": 2, "lung2": 3}
+"""Which fifth of the patients (see :func:`lidc_nodules.patient_folds`) is kept for the test on each scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one network is trained: number of batches, boxes a batch, highest learning rate, threads."""
+
+    steps: int = 700
+    batch: int = 64
+    rate: float = 4e-3
+    seed: int = 0
+    threads: int = 1
+    checkpoint_every: int = 50
+
+
+def train_detection(
+    data: Path, out: Path, *, rounds: int = 4, steps: int = 700, seed: int = 0, threads: int = 1
+) -> Bundle:
+    """Train the filter of the nodule detector.
+
+    Each nodule is set into every training scan; the candidates of those scans are what is no nodule. Before the
+    shipped network is trained on all, one is trained without each scan in turn and without a fifth of the patients,
+    and finds the nodules of those patients in that scan. A run that was cut off goes on where it stopped.
+
+    Args:
+        data: Folder of the development data (``lidc_nodules``, ``scans``).
+        out: The run's folder: ``run.json``, boxes, checkpoints, logs, trials and the bundle ``nodule-detection``.
+        rounds: In how many of the scans each nodule is set, one after the other.
+        steps: Batches for each of the five networks.
+        seed: Decides all that is random.
+        threads: Of torch.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        InputError: The data are not there.
+    """
+    require("torch", extra="train")
+    recipe = Recipe(steps=steps, seed=seed, threads=threads)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_run(out, data, recipe, rounds=rounds)
+    crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed)
+    trials = [trial for scan in FOLD_OF for trial in _left_out(data, out, crops, scan, recipe)]
+    calibration = evaluate_detection.calibrate(trials)
+    metrics = evaluate_detection.summary(trials)
+    weights = fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
+    manifest = _manifest(calibration, _card(metrics, crops))
+    return write_bundle(out / blob.BUNDLE, manifest, {"network.onnx": _export(weights)})
+
+
+def left_out_rows(crops: Crops, cases: Sequence[Any], scan: str) -> NDArray[np.intp]:
+    """Boxes that neither lie in a scan nor show a nodule of its test patients.
+
+    Args:
+        crops: All boxes.
+        cases: All nodules.
+        scan: The scan that is left out.
+
+    Returns:
+        Indices of the boxes to train on.
+    """
+    tested = test_patients(cases, scan)
+    keep = (crops.scan != scan) & ~np.isin(crops.patient, sorted(tested))
+    return np.flatnonzero(keep)
+
+
+def test_patients(cases: Sequence[Any], scan: str) -> set[str]:
+    """Patients whose nodules test the network that was trained without a scan."""
+    folds = lidc_nodules.patient_folds(cases)
+    return {case.patient_id for case, fold in zip(cases, folds, strict=True) if fold == FOLD_OF[scan]}
+
+
+def _left_out(data: Path, out: Path, crops: Crops, scan: str, recipe: Recipe) -> list[Trial]:
+    """Train without a scan and without its test patients, then find their nodules in it."""
+    folder = out / f"without-{scan}"
+    if not (folder / "trials.json").is_file():
+        cases = lidc_nodules.load_cases(data / "lidc_nodules")
+        weights = fit(crops, left_out_rows(crops, cases, scan), folder, recipe)
+        manifest = _manifest({"slope": 1.0, "intercept": 0.0}, {"purpose": f"test on {scan}; not for use"})
+        bundle = write_bundle(folder / "bundle", manifest, {"network.onnx": _export(weights)})
+        tested = test_patients(cases, scan)
+        chosen = [case for case in cases if case.patient_id in tested]
+        host = detection_crops.load_host(data, scan, out)
+        trials = evaluate_detection.try_scan(host, chosen, data / "lidc_nodules", bundle=bundle, seed=recipe.seed)
+        evaluate_detection.write_trials(folder / "trials.json", trials)
+    return evaluate_detection.read_trials(folder / "trials.json")
+
+
+def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """Train one network, going on from its checkpoint if there is one.
+
+    Args:
+        crops: All boxes.
+        rows: Those to learn from.
+        folder: Where ``checkpoint.safetensors``, ``weights.safetensors`` and ``log.jsonl`` go.
+        recipe: How.
+
+    Returns:
+        The weights (moving average) by name, as torch tensors.
+    """
+    torch = require("torch", extra="train")
+    safetensors = require("safetensors.torch", extra="train")
+    if (folder / "weights.safetensors").is_file():
+        return dict(safetensors.load_file(folder / "weights.safetensors"))
+    from spicula.networks.nodule_filter import NoduleFilter
+
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    network = NoduleFilter(WIDTHS).to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-2)
+    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    first = _resume(folder, network, optimizer, average)
+    network.train()
+    groups = [rows[crops.positive[rows]], rows[~crops.positive[rows]]]
+    for step in range(first, recipe.steps):
+        started = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, recipe)
+        torch.manual_seed(recipe.seed * 100_003 + step)
+        rng = np.random.default_rng((recipe.seed, step))
+        chosen = np.concatenate([rng.choice(group, size=recipe.batch // 2) for group in groups])
+        image = torch.from_numpy(augmented(crops.images[chosen], rng)).to(memory_format=torch.channels_last_3d)
+        truth = torch.from_numpy(crops.positive[chosen].astype(np.float32))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network(image)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float()[:, 0], truth)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        keep = min(0.99, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            if value.dtype.is_floating_point:
+                average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
+        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            seconds = round(time.perf_counter() - started, 3)
+            log.write(json.dumps({"step": step, "loss": round(loss.item(), 5), "seconds": seconds}) + "\n")
+        if (step + 1) % recipe.checkpoint_every == 0:
+            _save(folder, step + 1, network, optimizer, average)
+    with written_aside(folder / "weights.safetensors") as path:
+        safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return average
+
+
+def augmented(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Cut smaller boxes out of stored ones, mirror and turn them, change their brightness and noise.
+
+    Args:
+        images: uint8 ``[n, 2, s, s, s]``.
+        rng: Decides.
+
+    Returns:
+        float32 ``[n, 2, 24, 24, 24]``, about 0 to 1.
+    """
+    side = blob.SIDE
+    spare = images.shape[-1] - side
+    result = np.empty((len(images), 2, side, side, side), dtype=np.float32)
+    for n, stored in enumerate(images):
+        for channel in (0, 1):
+            z, y, x = rng.integers(1, spare, size=3) if spare > 1 else (0, 0, 0)
+            result[n, channel] = stored[channel, z : z + side, y : y + side, x : x + side]
+        box = result[n]
+        box = box[:, :: rng.choice([-1, 1]), :: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+        result[n] = (box.swapaxes(2, 3) if rng.random() < 0.5 else box).copy()
+    result *= np.float32(1 / 255)
+    shape = (len(images), 1, 1, 1, 1)
+    result *= rng.uniform(0.92, 1.08, size=shape).astype(np.float32)
+    result += rng.normal(scale=0.02, size=shape).astype(np.float32)
+    strength = rng.uniform(0, 0.03, size=shape).astype(np.float32)
+    result += strength * rng.standard_normal(size=result.shape, dtype=np.float32)
+    return result
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    warm = max(1, recipe.steps // 15)
+    if step < warm:
+        return recipe.rate * (step + 1) / warm
+    return float(recipe.rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, recipe.steps - warm)))))
+
+
+def _save(folder: Path, step: int, network: Any, optimizer: Any, average: dict[str, Any]) -> None:
+    safetensors = require("safetensors.torch", extra="train")
+    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v.clone().contiguous() for k, v in state.items()}
+    with written_aside(folder / "checkpoint.safetensors") as path:
+        safetensors.save_file(tensors, path, metadata={"step": str(step)})
+
+
+def _resume(folder: Path, network: Any, optimizer: Any, average: dict[str, Any]) -> int:
+    """Load the checkpoint into its places; returns the step to go on with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        (folder / "log.jsonl").unlink(missing_ok=True)
+        return 0
+    safetensors = require("safetensors", extra="train")
+    with safetensors.safe_open(path, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        step = int(stored.metadata()["step"])
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    average.update({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return step
+
+
+def _export(weights: Mapping[str, Any]) -> bytes:
+    torch = require("torch", extra="train")
+    require("onnx", extra="train")
+    from spicula.networks.export import to_onnx
+    from spicula.networks.nodule_filter import NoduleFilter
+
+    network = NoduleFilter(WIDTHS)
+    network.load_state_dict(dict(weights))
+    return to_onnx(network, torch.zeros(2, 2, blob.SIDE, blob.SIDE, blob.SIDE))
+
+
+def _manifest(calibration: Mapping[str, float], card: Mapping[str, Any]) -> dict[str, Any]:
+    preprocessing = {
+        "boxes": {"voxels": blob.SIDE, "near_spacing_mm": blob.NEAR_MM, "far_spacing_mm": blob.FAR_MM},
+        "window_hu": [blob.AIR_HU, blob.TISSUE_HU],
+        "beyond_the_scan": "outermost voxels repeated",
+        "calibration": dict(calibration),
+    }
+    return {
+        "name": blob.BUNDLE, "version": version("spicula"), "task": "detection", "preprocessing": preprocessing,
+        "outputs": ["logit that a candidate is a nodule"], "card": dict(card),
+    }  # fmt: skip
+
+
+def _card(metrics: Mapping[str, Any], crops: Crops) -> dict[str, Any]:
+    return {
+        "intended_use": "Research: proposes places in a chest CT where a nodule of 3 to 70 mm may be. Not a medical "
+        "device.",
+        "data": [
+            {"name": "LIDC-IDRI", "licence": "CC BY 3.0", "doi": "10.7937/K9/TCIA.2015.LO9QL9SX",
+             "use": f"{int(crops.positive.sum())} insertions of 797 nodules of 441 patients; never LIDC-IDRI-0001"},
+            {"name": "Lung-Fused-CT-Pathology", "licence": "CC BY 3.0", "doi": "10.7937/K9/TCIA.2018.SMT36LPN",
+             "use": "LungFCP-01-0001: lung that receives nodules; candidates below its apices as what is no nodule"},
+            {"name": "PyRadiomics sample CTs lung1 and lung2", "licence": "BSD-3-Clause",
+             "doi": "10.1158/0008-5472.CAN-17-0339",
+             "use": "lung that receives nodules; candidates outside the labels as what is no nodule"},
+        ],
+        "metrics": dict(metrics),
+        "limits": [
+            "What is no nodule was learned from three scans; on other scanners more false findings must be expected.",
+            "Sensitivity was measured with real nodules set into real scans, four in all; ground glass is found less.",
+            "Nodules within the mediastinum or hilum, and those in collapsed lung, are not looked for.",
+        ],
+    }  # fmt: skip
+
+
+def _write_run(out: Path, data: Path, recipe: Recipe, *, rounds: int) -> None:
+    packages = {name: version(name) for name in ("spicula", "numpy", "scipy", "torch", "SimpleITK")}
+    run = {
+        "job": "train detection", "data": data.name, "recipe": asdict(recipe), "rounds": rounds,
+        "scans": list(TRAINING_SCANS), "left_out_test": FOLD_OF, "python": platform.python_version(),
+        "versions": packages,
+    }  # fmt: skip
+    with written_aside(out / "run.json") as path:
+        path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
