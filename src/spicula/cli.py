@@ -161,11 +161,12 @@ def score(
 @app.command()
 def info(path: Annotated[Path, typer.Argument(help="Anything that analyze takes.")]) -> None:
     """Say what is in there, and which series would be analyzed and why."""
-    from spicula.pipelines.info import describe_path
+    from spicula.pipelines.info import WOULD_REFUSE, describe_path
 
-    for line in describe_path(path):
-        typer.echo(line)
-    typer.echo(f"\nNext: spicula analyze {path} --out findings")
+    lines = describe_path(path)
+    typer.echo("\n".join(lines))
+    if not any(line.startswith(WOULD_REFUSE) for line in lines):
+        typer.echo(f"\nNext: spicula analyze {path} --out findings")
 
 
 @bundle_app.command("list")

@@ -12,6 +12,9 @@ from spicula.dicom.series import Series, find_series, select_series
 from spicula.formats import find_scans
 
 
+WOULD_TAKE, WOULD_REFUSE = "analyze would take", "analyze would refuse"
+
+
 def describe_path(path: Path) -> list[str]:
     """Describe every series or image under a path, and which one ``analyze`` would take.
 
@@ -50,7 +53,7 @@ def _dicom_lines(path: Path) -> Iterator[str]:
         is_chosen = chosen is not None and series.instances == chosen.instances and not series.refusal
         yield from _rows(describe(chosen if is_chosen and chosen else series))
         yield ""
-    yield f"{'analyze would take' if chosen else 'analyze would refuse'}  {conclusion}"
+    yield f"{WOULD_TAKE if chosen else WOULD_REFUSE}  {conclusion}"
 
 
 def _choice(found: Sequence[Series]) -> tuple[Series | None, str]:
