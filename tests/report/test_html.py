@@ -148,3 +148,12 @@ def test_no_findings(make_analysis: Make) -> None:
     assert "No nodule found in the lungs" in said
     assert "This does not mean that there is none" in said
     assert "not a medical device" in said
+
+
+def test_the_mean_diameter_is_written_as_lung_rads_counts(make_analysis: Make) -> None:
+    analysis = make_analysis()
+    finding = analysis.findings[0]
+    size = replace(finding.size, long_axis_mm=33.26, short_axis_mm=25.44)  # 33.3 and 25.4: 29.35, and up
+    said = Page(render_html(replace(analysis, findings=(replace(finding, size=size),)))).text
+    assert "Mean diameter 29.4 mm" in said
+    assert "33.3 × 25.4 mm" in said

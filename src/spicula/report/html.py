@@ -13,6 +13,7 @@ from spicula.core.files import written_aside
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Volume
+from spicula.measure.rounding import half_up
 from spicula.report.pictures import Picture, overview_picture, plane_pictures
 from spicula.report.record import nearest_slice, plain_text
 
@@ -146,14 +147,14 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
     assessments = tuple(_readable(assessment) for assessment in analysis.assessments.get(finding.id, ()))
     _, instance = nearest_slice(analysis.volume, finding.center_xyz_mm)
     size = finding.size
-    mean = size.mean_diameter_mm if size else finding.diameter_mm
+    mean = _mean_diameter_mm(size) if size else finding.diameter_mm
     category = next((a.category for a in assessments if a.system.startswith("Lung-RADS")), "")
     traits = [_bar(predictions[name], *TRAIT_WORDS[name]) for name in TRAITS if name in predictions]
     return Card(
         number=number,
         title=f"Nodule {plain_text(finding.id)}",
         size=_with_unit(mean, "mm", 1),
-        axes=f"{size.long_axis_mm:.1f} × {size.short_axis_mm:.1f} mm" if size else UNKNOWN,
+        axes=f"{_decimal(size.long_axis_mm, 1)} × {_decimal(size.short_axis_mm, 1)} mm" if size else UNKNOWN,
         volume=_with_unit(size.volume_mm3 if size else None, "mm³", 0),
         risk=_bar(predictions["malignancy"], "", "") if "malignancy" in predictions else None,
         category=category,
@@ -183,7 +184,7 @@ def _facts(finding: Finding, size: Size | None, *, volume: Volume) -> list[tuple
     facts: list[tuple[str, str, str]] = []
     if size is not None:
         facts += [
-            ("Mean diameter", _with_unit(size.mean_diameter_mm, "mm", 1), ""),
+            ("Mean diameter", _with_unit(_mean_diameter_mm(size), "mm", 1), ""),
             ("Long axis", _with_unit(size.long_axis_mm, "mm", 1), ""),
             ("Short axis", _with_unit(size.short_axis_mm, "mm", 1), ""),
             ("Volume", _with_unit(size.volume_mm3, "mm³", 0), ""),
@@ -199,6 +200,15 @@ def _facts(finding: Finding, size: Size | None, *, volume: Volume) -> list[tuple
         ("Slice", f"{index + 1} of {volume.geometry.shape_zyx[0]}", ""),
     ]
     return [fact for fact in facts if not fact[1].startswith(UNKNOWN)]
+
+
+def _mean_diameter_mm(size: Size) -> float:
+    """Mean of the axes as it is written: each axis and the mean to one decimal, a half up, as Lung-RADS counts."""
+    axes = (size.long_axis_mm, size.short_axis_mm)
+    if not all(map(math.isfinite, axes)):
+        return math.nan
+    long_axis, short_axis = (half_up(axis, decimals=1) for axis in axes)
+    return half_up(round((long_axis + short_axis) / 2, 6), decimals=1)
 
 
 def _bar(prediction: Prediction, against: str, favor: str) -> Bar | None:
@@ -222,5 +232,6 @@ def _with_unit(value: float | None, unit: str, digits: int) -> str:
 def _decimal(value: float | None, digits: int = 2, *, grouped: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    text = f"{value:,.{digits}f}" if grouped else f"{value:.{digits}f}"
+    rounded = half_up(value, decimals=digits)
+    text = f"{rounded:,.{digits}f}" if grouped else f"{rounded:.{digits}f}"
     return text.replace("-", "−").replace(",", " ")
