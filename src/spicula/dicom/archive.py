@@ -26,7 +26,7 @@ MAX_MEMBERS = 200_000
 MAX_TOTAL_BYTES = 16 * 2**30
 MAX_RATIO = 100
 """How many times larger than its compressed self a zip may be; CT compresses two to five times."""
-RATIO_FREE_BYTES = 256 * 2**20
+RATIO_FREE_BYTES = 64 * 2**20
 """Below this unpacked size the ratio does not matter."""
 MAX_INFLATED_BYTES = 2**30
 """How much a single deflated data set may unpack to."""
@@ -273,7 +273,7 @@ def _check_zip(path: str, infos: list[zipfile.ZipInfo]) -> None:
     if len(infos) > MAX_MEMBERS or total > MAX_TOTAL_BYTES or (total > RATIO_FREE_BYTES and ratio > MAX_RATIO):
         raise InputError(
             path,
-            got=f"a zip of {len(infos)} members that unpacks to {total / 2**20:.0f} MiB, {ratio:.0f} times its size",
+            got=f"{len(infos)} members that would expand to {total / 2**20:.0f} MiB, {ratio:.0f} times the zip",
             expected=f"at most {MAX_MEMBERS} members, {MAX_TOTAL_BYTES / 2**20:.0f} MiB and a ratio of {MAX_RATIO}",
-            hint="unpack it yourself and give the folder, if you trust it",
+            hint="it may be a zip bomb; if you trust it, unpack it and give the folder",
         )
