@@ -49,9 +49,9 @@ class Kernel:
 
     Args:
         features: Names of the features, in order.
-        center: ``[f]`` subtracted.
-        scale: ``[f]`` divided by.
-        support: ``[n, f]`` standardized training rows.
+        center: ``[members, f]`` subtracted.
+        scale: ``[members, f]`` divided by.
+        support: ``[n, f]`` training rows.
         dual: ``[n, members, targets]`` weights of the rows.
         offset: ``[members, targets]``.
         gamma: Of the kernel ``exp(-gamma |a - b|^2)``.
@@ -67,8 +67,13 @@ class Kernel:
 
     def __call__(self, features: Array) -> Array:
         """Score rows ``[k, f]`` of raw features: ``[k, members, targets]``, about 0 to 1."""
-        rows = standardize(features, self.center, self.scale)
-        return np.tensordot(gaussian_kernel(rows, self.support, self.gamma), self.dual, axes=1) + self.offset
+        members = []
+        for center, scale, dual, offset in zip(
+            self.center, self.scale, self.dual.swapaxes(0, 1), self.offset, strict=True
+        ):
+            rows, support = standardize(features, center, scale), standardize(self.support, center, scale)
+            members.append(gaussian_kernel(rows, support, self.gamma) @ dual + offset)
+        return np.stack(members, axis=1)
 
 
 @dataclass(frozen=True, slots=True)

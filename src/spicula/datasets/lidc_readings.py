@@ -79,18 +79,12 @@ def _parse(content: bytes) -> Iterator[Reading]:
     for number, session in enumerate(root.iter("readingSession")):
         for nodule in session.findall("unblindedReadNodule"):
             ratings = [nodule.findtext(f"characteristics/{tag}") for tag in _TAGS]
-            points, heights = [], []
-            for roi in nodule.findall("roi"):
-                if (roi.findtext("inclusion") or "TRUE").upper() == "TRUE":
-                    heights.append(float(roi.findtext("imageZposition") or "nan"))
-                    points += [
-                        (float(edge.findtext("yCoord") or "nan"), float(edge.findtext("xCoord") or "nan"))
-                        for edge in roi.findall("edgeMap")
-                    ]
-            if points and None not in ratings:
-                y, x = np.mean(points, axis=0)
+            rois = [r for r in nodule.findall("roi") if (r.findtext("inclusion") or "TRUE").upper() == "TRUE"]
+            heights = [float(roi.findtext("imageZposition") or "nan") for roi in rois]
+            x, y = ([float(e.text or "nan") for roi in rois for e in roi.iter(tag)] for tag in ("xCoord", "yCoord"))
+            if x and None not in ratings:
                 votes = tuple(int(rating) for rating in ratings if rating is not None)
-                yield Reading(number, (float(y), float(x)), (min(heights), max(heights)), votes)
+                yield Reading(number, (float(np.mean(y)), float(np.mean(x))), (min(heights), max(heights)), votes)
 
 
 def load_ratings(nodules: Path, archive: Path) -> dict[str, NDArray[np.int8]]:

@@ -1,0 +1,313 @@
+"""Train the risk model: measure, fit two judges in patient folds, weigh, calibrate, judge and write the bundle."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.classifiers.risk import (
+    CALIBRATION_FILE,
+    KERNEL_FILE,
+    NETWORK_FILE,
+    TARGETS,
+    TASK,
+    Combination,
+    Kernel,
+    score_to_logit,
+)
+from spicula.core.bundle import Bundle, load_bundle, write_bundle
+from spicula.core.errors import InputError
+from spicula.core.extras import require
+from spicula.core.files import written_aside
+from spicula.core.finding import Case
+from spicula.core.volume import Mask, Volume
+from spicula.datasets import lidc_nodules
+from spicula.measure import segment
+from spicula.metrics.calibration import BetaCalibration, fit_beta
+from spicula.pipelines import risk_card
+from spicula.pipelines.risk_evaluation import evaluate
+from spicula.pipelines.risk_fit import (
+    KernelRecipe,
+    NetworkRecipe,
+    fit_kernel,
+    fit_network,
+    network_logits,
+    new_network,
+)
+from spicula.pipelines.risk_table import Outlines, Table, make_table
+from spicula.runtime.openvino import load_network
+
+NAME = "nodule-risk"
+REPLICATES = 100
+"""Bootstrap replicates of each calibration, over patients."""
+
+Array = NDArray[np.float64]
+Report = Callable[[str], None]
+
+
+def train_risk(
+    data: Path,
+    out: Path,
+    *,
+    outline_run: Path | None = None,
+    outlines: Outlines | None = None,
+    folds: int = 5,
+    variants: int = 4,
+    epochs: int = 30,
+    seed: int = 0,
+    threads: int = 1,
+    limit: int | None = None,
+    report: Report = print,
+) -> Bundle:
+    """Train the risk model in patient-grouped folds; go on where a killed run stopped.
+
+    ``out`` then holds ``run.json`` (arguments, versions, commit, seconds), ``table/`` (what is learned from),
+    ``folds/<k>/`` (weights and log of each network), ``predictions.csv`` (out-of-fold probabilities of every nodule,
+    with the logits of both judges), ``evaluation.json`` and the bundle ``nodule-risk/``.
+
+    Args:
+        data: Development data with ``lidc_nodules`` and ``lidc_xml``.
+        out: The run folder.
+        outline_run: Run folder of ``train outline``, whose fold networks outline the nodules that they did not learn
+            from; without it that training runs first, in ``out/outline``.
+        outlines: Outlines by other means, for a trial.
+        folds: Number of patient folds; those of the outline run.
+        variants: Of each nodule, itself and disturbed ones.
+        epochs: Of each network.
+        seed: Of all random choices.
+        threads: Threads of torch and of OpenVINO.
+        limit: Only the first nodules, for a trial.
+        report: Takes one line of progress.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        InputError: ``data`` or ``outline_run`` is no such folder, or ``out`` is a run with other arguments.
+        MissingExtraError: torch, scikit-learn, safetensors or onnx is not installed.
+    """
+    for module in ("torch", "sklearn", "safetensors", "onnx", "onnxscript"):
+        require(module, extra="train")
+    cases = lidc_nodules.load_cases(data / "lidc_nodules")[:limit]
+    recipe = NetworkRecipe(epochs=epochs, seed=seed, threads=threads)
+    kernel_recipe = KernelRecipe()
+    run = _open_run(
+        out,
+        {"network": asdict(recipe), "kernel": asdict(kernel_recipe), "folds": folds, "variants": variants}
+        | {"nodules": len(cases), "patients": len({case.patient_id for case in cases}), "seed": seed},
+    )
+    identity = "given"
+    if outlines is None:
+        outlines, identity = _outlines_of(data, outline_run or out / "outline", cases, folds=folds, threads=threads)
+    report("measuring the nodules")
+    table = make_table(
+        data, out / "table", outlines=outlines, identity=identity, variants=variants, seed=seed, limit=limit
+    )
+    fold_of = lidc_nodules.patient_folds(lidc_nodules.load_cases(data / "lidc_nodules"), folds=folds)[: len(cases)]
+    learned = [np.flatnonzero(fold_of != fold) for fold in range(folds)]
+    kernel = fit_kernel(table, learned, kernel_recipe)
+    weights = []
+    for fold, rows in enumerate(learned):
+        report(f"network without fold {fold + 1} of {folds}")
+        weights.append(fit_network(table, rows, out / "folds" / str(fold), recipe))
+    logits = _out_of_fold(table, kernel, weights, fold_of, recipe)
+    probabilities = {
+        target: _cross_fitted(logits[:, i], table.labels[:, i], fold_of) for i, target in enumerate(TARGETS)
+    }
+    _write_predictions(out / "predictions.csv", table, fold_of, logits, probabilities)
+    evaluation = evaluate(
+        {target: table.labels[:, i] for i, target in enumerate(TARGETS)},
+        probabilities,
+        fold_of=fold_of,
+        patients=table.patients,
+        diameter_mm=table.diameter_mm,
+        rating=[case.findings[0].truth["malignancy"] for case in table.cases],
+    )
+    _write_json(out / "evaluation.json", evaluation)
+    files = {
+        KERNEL_FILE: _kernel_bytes(kernel),
+        NETWORK_FILE: _network_bytes(table, weights, recipe),
+        CALIBRATION_FILE: _calibration_bytes(table, kernel, logits),
+    }
+    bundle = write_bundle(out / NAME, risk_card.manifest(NAME, TASK, table, identity, evaluation), files)
+    run["finished"] = {"fingerprint": bundle.fingerprint, "seconds": round(time.time() - run["started"], 1)}
+    _write_json(out / "run.json", run)
+    pooled = evaluation["targets"]["malignancy"]["auroc"]["value"]
+    report(f"malignancy AUROC {pooled:.4f} out of fold: {bundle.folder}")
+    return bundle
+
+
+def _outlines_of(data: Path, run: Path, cases: Sequence[Case], *, folds: int, threads: int) -> tuple[Outlines, str]:
+    """Outlines by the fold networks of an outline run (trained first if there is none), and their identity."""
+    if not (run / "evaluation.json").is_file():
+        from spicula.pipelines.train_outline import train_outline
+
+        train_outline(data / "lidc_nodules", run, folds=folds, threads=threads)
+    rows = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["nodules"]
+    fold_of = {row["case_id"]: int(row["fold"]) for row in rows}
+    missing = [case.case_id for case in cases if case.case_id not in fold_of]
+    if missing:
+        raise InputError(f"{run}: nodules of the outline run", got=f"none of {missing[:3]}", expected="all nodules")
+    bundles = [load_bundle(run / "folds" / str(fold) / "bundle") for fold in range(folds)]
+    networks = [load_network(bundle, threads=threads) for bundle in bundles]
+
+    def outlined(case: Case, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
+        return segment.outline(volume, center_xyz_mm, network=networks[fold_of[case.case_id]])
+
+    return outlined, " ".join(bundle.fingerprint for bundle in bundles)
+
+
+def _out_of_fold(
+    table: Table, kernel: Kernel, weights: Sequence[dict[str, Any]], fold_of: NDArray[np.intp], recipe: NetworkRecipe
+) -> Array:
+    """Logits of the kernel and the network that did not learn from each nodule's patient, ``[n, targets, 2]``."""
+    logits = np.zeros((len(fold_of), len(TARGETS), 2))
+    for fold, weight in enumerate(weights):
+        rows = np.flatnonzero(fold_of == fold)
+        logits[rows, :, 0] = score_to_logit(kernel(table.features[rows, 0])[:, fold])
+        logits[rows, :, 1] = network_logits(table, rows, weight, recipe)
+    return logits
+
+
+def _weigh(logits: Array, labels: Array) -> tuple[tuple[float, float], float]:
+    """Weights of both judges, none negative, and a bias, by logistic regression."""
+    linear_model = require("sklearn.linear_model", extra="train")
+    for columns in ([0, 1], [0], [1]):
+        fitted = linear_model.LogisticRegression(C=1.0, max_iter=1000).fit(logits[:, columns], labels)
+        found = np.zeros(2)
+        found[columns] = fitted.coef_[0]
+        if found.min() >= 0:
+            break
+    found = np.maximum(found, 0.0)
+    return (float(found[0]), float(found[1])), float(fitted.intercept_[0])
+
+
+def _combination(logits: Array, labels: Array) -> Combination:
+    weights, bias = _weigh(logits, labels)
+    plain = Combination(weights, bias, ())
+    return Combination(weights, bias, (fit_beta(plain.mix(logits), labels),))
+
+
+def _cross_fitted(logits: Array, labels: Array, fold_of: NDArray[np.intp]) -> Array:
+    """Calibrated probabilities: weights and calibration of each fold come from the other folds' out-of-fold logits."""
+    probability = np.zeros(len(labels))
+    for fold in np.unique(fold_of):
+        rest, own = fold_of != fold, fold_of == fold
+        combination = _combination(logits[rest], labels[rest])
+        probability[own] = combination.calibrators[0](combination.mix(logits[own]))
+    return probability
+
+
+def _replicates(probability: Array, labels: Array, patients: NDArray[np.str_]) -> list[BetaCalibration]:
+    """The calibration fitted again on patients drawn with replacement."""
+    _, code = np.unique(patients, return_inverse=True)
+    rng = np.random.default_rng(0)
+    found: list[BetaCalibration] = []
+    while len(found) < REPLICATES:
+        drawn = np.bincount(rng.integers(code.max() + 1, size=code.max() + 1), minlength=code.max() + 1)[code]
+        if 0 < (drawn * labels).sum() < drawn.sum():
+            try:
+                found.append(fit_beta(probability, labels, weights=drawn.astype(np.float64)))
+            except InputError:  # a draw that asks for a falling map
+                continue
+    return found
+
+
+def _calibration_bytes(table: Table, kernel: Kernel, logits: Array) -> bytes:
+    targets = {}
+    for index, target in enumerate(TARGETS):
+        labels = table.labels[:, index]
+        whole = _combination(logits[:, index], labels)
+        maps = [*whole.calibrators, *_replicates(whole.mix(logits[:, index]), labels, table.patients)]
+        rows = [[round(v, 8) for v in (one.a, one.b, one.c)] for one in maps]
+        targets[target] = {"weights": list(whole.weights), "bias": whole.bias, "calibrators": rows}
+    record = {"features": list(kernel.features), "gamma": kernel.gamma, "targets": targets}
+    return (json.dumps(record) + "\n").encode()
+
+
+def _kernel_bytes(kernel: Kernel) -> bytes:
+    stream = io.BytesIO()
+    arrays = {
+        name: getattr(kernel, name).astype(np.float32) for name in ("center", "scale", "support", "dual", "offset")
+    }
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def _network_bytes(table: Table, weights: Sequence[dict[str, Any]], recipe: NetworkRecipe) -> bytes:
+    torch = require("torch", extra="train")
+    from spicula.networks.export import to_onnx
+    from spicula.networks.planes import Committee
+    from spicula.transforms.planes import PIXELS, PLANES
+
+    networks = []
+    for weight in weights:
+        networks.append(new_network(table, recipe))
+        networks[-1].load_state_dict(weight)
+    return to_onnx(Committee(networks, len(TARGETS)), torch.zeros(2, 2 * PLANES, PIXELS, PIXELS))
+
+
+def _write_predictions(
+    path: Path, table: Table, fold_of: NDArray[np.intp], logits: Array, probabilities: Mapping[str, Array]
+) -> None:
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        logit_names = [f"{target}_{judge}_logit" for target in TARGETS for judge in ("kernel", "network")]
+        label_names = [f"{target}_label" for target in TARGETS]
+        writer.writerow(
+            ["case_id", "patient_id", "fold", "diameter_mm", "rating", *label_names, *TARGETS, *logit_names]
+        )
+        for row, case in enumerate(table.cases):
+            finding = case.findings[0]
+            facts = [case.case_id, case.patient_id, int(fold_of[row]), finding.diameter_mm, finding.truth["malignancy"]]
+            given = [f"{probabilities[target][row]:.6f}" for target in TARGETS]
+            writer.writerow(
+                [*facts, *table.labels[row].astype(int), *given, *(f"{v:.5f}" for v in logits[row].ravel())]
+            )
+
+
+def _open_run(out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Start ``run.json``, or go on with the one that is there if its arguments are the same."""
+    path = out / "run.json"
+    if path.is_file():
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if run["arguments"] != arguments:
+            raise InputError(
+                f"{path}: arguments", got=arguments, expected=run["arguments"], hint="name another folder with --out"
+            )
+        return run
+    run = {"task": "train risk", "arguments": arguments, "started": time.time(), "versions": _versions()}
+    _write_json(path, run)
+    return run
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in ("spicula", "numpy", "scipy", "torch", "scikit-learn", "onnx", "onnxscript", "openvino"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        found["commit"] = "unknown"
+    return found
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
