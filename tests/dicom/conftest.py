@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,3 +144,12 @@ def ct() -> Any:
 
     names = {"Layout": Layout, "slice": ct_slice, "save": save, "write": write_ct, "enhanced": enhanced_ct}
     return SimpleNamespace(stored=stored_block, generate_uid=generate_uid, **names)
+
+
+@pytest.fixture(scope="session")
+def tcga(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 files of single CT slices from many scanners."""
+    folder = tmp_path_factory.mktemp("tcga")
+    with tarfile.open(shared / "scans" / "TCGA-lung-slices.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
@@ -368,10 +371,33 @@ def test_no_flipped_bit_or_cut_brings_another_error(ct: Any, tmp_path: Path, dat
         assert volume.array_zyx.size < 10_000
 
 
+def test_rounded_orientation_gives_an_upright_grid(ct: Any, tmp_path: Path) -> None:
+    exact = ORIENTATIONS["oblique"]
+    ct.write(tmp_path, layout=ct.Layout(orientation=tuple(np.round(exact, 3))))
+    geometry = read(tmp_path).geometry
+    np.testing.assert_allclose(geometry.spacing_zyx_mm, (2.0, 0.7, 0.6), atol=5e-3)
+    axes = geometry.direction_xyz
+    assert abs(axes[:, 0] @ axes[:, 1]) < 1e-9
+
+
+@pytest.mark.shared
+def test_slices_of_many_scanners_agree_with_simpleitk(tcga: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(tcga.rglob("*.dcm"))[::4]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(path))[0]
+        dataset = pydicom.dcmread(path)
+        shutil.copy(path, folder / "one")
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{number}"
+        dataset.ImagePositionPatient = [*dataset.ImagePositionPatient[:2], float(dataset.ImagePositionPatient[2]) + 5]
+        dataset.save_as(folder / "two")
+        array = read(folder).array_zyx
+        padding = (expected < -1024) & (array == -1024)
+        np.testing.assert_allclose(array, np.where(padding[0], -1024, np.stack([expected] * 2)), atol=1e-3)
+
+
 @pytest.mark.shared
 def test_real_scan_agrees_with_simpleitk(shared: Path, tmp_path: Path) -> None:
-    import tarfile
-
     with tarfile.open(shared / "scans" / "LungFCP-01-0001.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     volume = read(tmp_path)

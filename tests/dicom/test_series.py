@@ -221,12 +221,8 @@ def test_description_of_what_is_no_image(ct: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-def test_single_slices_of_many_scanners_are_recognized(shared: Path, tmp_path: Path) -> None:
-    import tarfile
-
-    with tarfile.open(shared / "scans" / "TCGA-lung-slices.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    found = find_series(tmp_path)
+def test_single_slices_of_many_scanners_are_recognized(tcga: Path) -> None:
+    found = find_series(tcga)
     slices = [item for series in found for item in series.slices]
     copies = [int(word.split()[0]) for series in found for word in series.warnings if "copies" in word]
     assert (len(slices), sum(copies)) == (95, 5)

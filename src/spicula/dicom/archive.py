@@ -105,7 +105,8 @@ def unreadable(path: str, error: Exception) -> InputError:
     """The one message for a DICOM file that cannot be read."""
     what = " ".join(str(error).split())[:200] or "no more is known"
     return InputError(
-        f"{path}: not a readable DICOM file ({type(error).__name__}: {what})", hint="copy it again from its source"
+        f"{path}: not a readable DICOM file ({type(error).__name__}: {what})",
+        hint="it may be cut short or damaged: copy it again from its source",
     )
 
 

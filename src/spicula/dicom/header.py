@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.uid import UID
 
@@ -242,7 +243,6 @@ def _slice(dataset: Dataset, path: str, lookup: Lookup, *, frame: int | None) ->
         where,
         "Image Orientation (Patient) (0020,0037)",
     )
-    _check_unit_axes(orientation, where)
     spacing = _numbers(lookup("PixelSpacing", "PixelMeasuresSequence"), 2, where, "Pixel Spacing (0028,0030)")
     if min(spacing) <= 0:
         raise InputError(f"{where}: Pixel Spacing (0028,0030)", got=spacing, expected="two positive numbers of mm")
@@ -278,11 +278,13 @@ def _slice(dataset: Dataset, path: str, lookup: Lookup, *, frame: int | None) ->
         rows=_side(dataset, "Rows", where),
         cols=_side(dataset, "Columns", where),
         spacing_yx_mm=(spacing[0], spacing[1]),
-        orientation=orientation,  # type: ignore[arg-type]
+        orientation=_unit_axes(orientation, where),
     )
     if not kind.series_uid:
         raise InputError(f"{where}: Series Instance UID (0020,000E)", got="nothing", expected="an identifier")
-    uid = _text(dataset, "SOPInstanceUID")
+    uid = _text(dataset, "SOPInstanceUID") or _text(dataset.file_meta, "MediaStorageSOPInstanceUID")
+    if not uid:
+        raise InputError(f"{where}: SOP Instance UID (0008,0018)", got="nothing", expected="an identifier")
     acquisition = (
         lookup("FrameAcquisitionNumber", "FrameContentSequence") if frame else dataset.get("AcquisitionNumber")
     )
@@ -329,16 +331,20 @@ def _padding(dataset: Dataset) -> tuple[int, int] | None:
     return min(ends), max(ends)
 
 
-def _check_unit_axes(orientation: tuple[float, ...], where: str) -> None:
-    row, col = orientation[:3], orientation[3:]
-    lengths = [math.hypot(*axis) for axis in (row, col)]
-    dot = sum(a * b for a, b in zip(row, col, strict=True))
-    if max(abs(length - 1) for length in lengths) > 1e-2 or abs(dot) > 1e-2:
+def _unit_axes(orientation: tuple[float, ...], where: str) -> tuple[float, float, float, float, float, float]:
+    """The directions along a row and a column, made exactly perpendicular and of length 1 (they are rounded)."""
+    row, col = np.asarray(orientation[:3]), np.asarray(orientation[3:])
+    lengths = np.linalg.norm([row, col], axis=1)
+    if np.abs(lengths - 1).max() > 1e-2 or abs(row @ col) > 1e-2:
         raise InputError(
             f"{where}: Image Orientation (Patient) (0020,0037)",
             got=list(orientation),
             expected="two perpendicular unit vectors",
         )
+    row = row / lengths[0]
+    col = col - row * (row @ col)
+    col /= np.linalg.norm(col)
+    return tuple(float(value) for value in (*row, *col))  # type: ignore[return-value]
 
 
 def _side(dataset: Dataset, keyword: str, where: str) -> int:

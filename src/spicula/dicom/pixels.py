@@ -102,7 +102,10 @@ def stored_values(dataset: Dataset, path: str, *, frames: Iterable[int] = (1,)) 
         raise InputError(f"{path}: {reason}")
     if "PixelData" not in dataset:
         raise InputError(
-            f"{path}: Pixel Data (7FE0,0010)", got="nothing", expected="an image", hint="copy it again from its source"
+            f"{path}: Pixel Data (7FE0,0010)",
+            got="nothing",
+            expected="an image",
+            hint="it may be cut short or damaged: copy it again from its source",
         )
     if uid == JPEG_EXTENDED and int(dataset.BitsStored) > 8:
         yield from _jpeg_extended(dataset, frames)
