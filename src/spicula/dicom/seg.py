@@ -28,6 +28,7 @@ from spicula.dicom.source import (
     SourcePlane,
     outlined,
     place_mask,
+    plain_names,
     tracking_id,
     tracking_uid,
 )
@@ -70,27 +71,28 @@ def write_seg(path: Path, analysis: Analysis) -> bool:
         for index, (_, places) in pixels[finding.id].items():
             array[order.index(index), places[:, 0], places[:, 1], segment] = 1
     images, positions = _source_images([planes[index] for index in order], frame_uid=source.frame_of_reference_uid)
-    segmentation = hd.seg.Segmentation(
-        source_images=images,
-        pixel_array=array,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _description(finding, number=number, analysis=analysis) for number, finding in enumerate(kept, start=1)
-        ],
-        series_instance_uid=hd.UID(),
-        series_number=9902,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="Spicula",
-        manufacturer_model_name="Spicula",
-        software_versions=__version__,
-        device_serial_number=__version__,
-        plane_positions=positions,
-        omit_empty_frames=True,
-        content_label="SPICULA",
-        content_description="Lung nodule outlines; research only, not a medical device",
-        series_description="Spicula outlines (research)",
-    )
+    with plain_names():
+        segmentation = hd.seg.Segmentation(
+            source_images=images,
+            pixel_array=array,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _description(finding, number=number, analysis=analysis) for number, finding in enumerate(kept, start=1)
+            ],
+            series_instance_uid=hd.UID(),
+            series_number=9902,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="Spicula",
+            manufacturer_model_name="Spicula",
+            software_versions=__version__,
+            device_serial_number=__version__,
+            plane_positions=positions,
+            omit_empty_frames=True,
+            content_label="SPICULA",
+            content_description="Lung nodule outlines; research only, not a medical device",
+            series_description="Spicula outlines (research)",
+        )
     with written_aside(path) as aside:
         segmentation.save_as(aside, enforce_file_format=True)
     return True

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import uuid
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import ArrayLike, NDArray
+from pydicom.valuerep import DA, TM
 
 from spicula.core.analysis import Analysis
-from spicula.core.errors import GeometryError, InputError
+from spicula.core.errors import GeometryError, InputError, SpiculaWarning
 from spicula.core.finding import Finding
 from spicula.core.volume import Instance, Mask, Volume
 from spicula.dicom.archive import open_dataset
@@ -25,6 +29,17 @@ BLANKS = (
     "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
 """Attributes of type 2: they must be there and may be empty."""
+
+FACTS = (
+    *BLANKS, "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
+    "PositionReferenceIndicator", "Modality", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "LossyImageCompression", "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod", "IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod",
+    "StudyDescription", "PatientAge", "ClinicalTrialSponsorName", "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSubjectID", "ClinicalTrialTimePointID",
+)  # fmt: skip
+"""All that is taken over from a source header; what else is broken in it does not matter."""
 
 NAMESPACE = uuid.UUID("5a1c7f0e-5b0b-5c1d-9d6e-3f6f0d0c5a11")
 
@@ -99,6 +114,7 @@ class SourceImages:
         self.volume = volume
         self.instances = instances
         self._headers: dict[str, pydicom.Dataset] = {}
+        self._spoiled: set[str] = set()
 
     @property
     def first(self) -> pydicom.Dataset:
@@ -117,12 +133,11 @@ class SourceImages:
     def header(self, instance: Instance) -> pydicom.Dataset:
         """Header of one instance, without pixels."""
         if instance.path not in self._headers:
-            header = open_dataset(instance.path, pixels=False)
-            header.decode()
-            header.SpecificCharacterSet = "ISO_IR 192"
-            for keyword in BLANKS:
-                if keyword not in header:
-                    setattr(header, keyword, "")
+            header, spoiled = _facts(open_dataset(instance.path, pixels=False))
+            for keyword in sorted(spoiled - self._spoiled):
+                message = f"{instance.path}: {keyword} is not valid DICOM and is left empty in derived objects"
+                warnings.warn(message, SpiculaWarning, stacklevel=2)
+            self._spoiled |= spoiled
             self._headers[instance.path] = header
         return self._headers[instance.path]
 
@@ -176,6 +191,42 @@ class SourceImages:
                 expected="the same plane",
                 hint="the volume was resampled or its instances are in another order",
             )
+
+
+def _facts(source: pydicom.Dataset) -> tuple[pydicom.Dataset, set[str]]:
+    """The facts that derived objects need, as text in UTF-8, and the keywords that could not be taken over."""
+    facts = pydicom.Dataset()
+    spoiled = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for keyword in FACTS:
+            try:
+                if keyword in source:
+                    element = source[keyword]
+                    value = _valid(keyword, str(element.value) if element.VR == "PN" else element.value)
+                    facts.add_new(element.tag, element.VR, value)
+            except (ValueError, TypeError, LookupError, OverflowError):
+                spoiled.add(keyword)
+        for keyword in BLANKS:
+            if keyword not in facts:
+                setattr(facts, keyword, "")
+    facts.SpecificCharacterSet = "ISO_IR 192"
+    return facts, spoiled
+
+
+def _valid(keyword: str, value: Any) -> Any:
+    """The value, if it is one that DICOM allows where highdicom would stumble over another.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if keyword.endswith("Date"):
+        DA(value)
+    elif keyword.endswith("Time"):
+        TM(value)
+    elif keyword == "PatientSex" and value not in ("M", "F", "O", "", None):
+        raise ValueError(f"sex {value!r}")
+    return value
 
 
 def _place(
@@ -236,6 +287,14 @@ def outlined(analysis: Analysis) -> Iterator[tuple[Finding, Mask]]:
     for finding in analysis.findings:
         if finding.mask is not None and finding.mask.array_zyx.any():
             yield finding, finding.mask
+
+
+@contextmanager
+def plain_names() -> Iterator[None]:
+    """Keep highdicom from warning about patient names of one component, which are common and copied as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person name.*")
+        yield
 
 
 def finite(value: float | None) -> bool:

@@ -33,6 +33,7 @@ from spicula.dicom.source import (
     derived_uid,
     finite,
     place_mask,
+    plain_names,
     tracking_id,
     tracking_uid,
 )
@@ -89,28 +90,29 @@ def write_sr(path: Path, analysis: Analysis, *, created: datetime | None = None)
     groups = [_group(finding, analysis=analysis, source=source) for finding in analysis.findings]
     report = _report(groups, analysis=analysis)
     created = created or datetime.now()
-    document = hd.sr.Comprehensive3DSR(
-        evidence=source.evidence(),
-        content=report,
-        series_instance_uid=hd.UID(),
-        series_number=9901,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="Spicula",
-        is_complete=False,
-        is_final=False,
-        is_verified=False,
-        performed_procedure_codes=[],
-        series_description="Spicula findings (research)",
-        manufacturer_model_name="Spicula",
-        software_versions=__version__,
-        device_serial_number=__version__,
-        coding_schemes=[
-            CodingSchemeIdentificationItem(
-                designator=SCHEME, name="Spicula private codes", responsible_organization="The Spicula authors"
-            )
-        ],
-    )
+    with plain_names():
+        document = hd.sr.Comprehensive3DSR(
+            evidence=source.evidence(),
+            content=report,
+            series_instance_uid=hd.UID(),
+            series_number=9901,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="Spicula",
+            is_complete=False,
+            is_final=False,
+            is_verified=False,
+            performed_procedure_codes=[],
+            series_description="Spicula findings (research)",
+            manufacturer_model_name="Spicula",
+            software_versions=__version__,
+            device_serial_number=__version__,
+            coding_schemes=[
+                CodingSchemeIdentificationItem(
+                    designator=SCHEME, name="Spicula private codes", responsible_organization="The Spicula authors"
+                )
+            ],
+        )
     document.ContentDate = document.InstanceCreationDate = document.SeriesDate = created.strftime("%Y%m%d")
     document.ContentTime = document.InstanceCreationTime = document.SeriesTime = created.strftime("%H%M%S")
     with written_aside(path) as aside:

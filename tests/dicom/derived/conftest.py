@@ -42,13 +42,15 @@ DIRECTIONS = {
 
 
 def geometry_of(name: str) -> Geometry:
-    return Geometry.from_axes(
-        SHAPE,
-        SPACING,
-        origin_xyz_mm=(-20.5, 14.25, -300.0),
-        direction_xyz=DIRECTIONS[name],
-        frame_of_reference_uid=FRAME,
+    """The grid; ``"tilted"`` is sheared as by a tilted gantry that was not set right."""
+    direction = DIRECTIONS["axial" if name == "tilted" else name]
+    grid = Geometry.from_axes(
+        SHAPE, SPACING, origin_xyz_mm=(-20.5, 14.25, -300.0), direction_xyz=direction, frame_of_reference_uid=FRAME
     )
+    affine = grid.affine_lps.copy()
+    if name == "tilted":
+        affine[1, 0] += 0.75
+    return Geometry(SHAPE, affine, FRAME)
 
 
 def common(sop_class: str) -> Dataset:

@@ -20,7 +20,7 @@ from spicula.dicom.seg import write_seg
 from spicula.dicom.source import tracking_uid
 
 Make = Callable[..., Analysis]
-ORIENTATIONS = ["axial", "head first down", "prone", "coronal", "oblique"]
+ORIENTATIONS = ["axial", "head first down", "prone", "coronal", "oblique", "tilted"]
 
 
 def sorted_points(world: np.ndarray) -> np.ndarray:
@@ -175,3 +175,19 @@ def test_refusals(make_analysis: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"4\.dcm"):
         write_seg(path, analysis)
     assert not path.exists()
+
+
+def test_orientation_and_spacing_that_each_frame_has_for_itself(make_analysis: Make, tmp_path: Path) -> None:
+    analysis = make_analysis("oblique", enhanced=True)
+    source = analysis.volume.acquisition.instances[0]
+    assert source is not None
+    ds = pydicom.dcmread(source.path)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        group.PlaneOrientationSequence = shared.PlaneOrientationSequence
+        group.PixelMeasuresSequence = shared.PixelMeasuresSequence
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+    ds.save_as(source.path)
+    path = tmp_path / "seg.dcm"
+    assert write_seg(path, analysis)
+    np.testing.assert_allclose(pixels(path, 1), voxels(analysis.findings[0]), atol=0.011)

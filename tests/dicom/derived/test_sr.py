@@ -12,18 +12,20 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.spatial import ImageToReferenceTransformer
+from pydicom.dataelem import DataElement
 from pydicom.sr.codedict import codes
 
 from spicula.core.analysis import Analysis
-from spicula.core.errors import GeometryError, InputError
+from spicula.core.errors import GeometryError, InputError, SpiculaWarning
 from spicula.core.finding import Finding
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask
+from spicula.dicom.seg import write_seg
 from spicula.dicom.source import tracking_uid
 from spicula.dicom.sr import TRAIT_CODES, write_sr
 
 Make = Callable[..., Analysis]
-ORIENTATIONS = ["axial", "head first down", "prone", "coronal", "oblique"]
+ORIENTATIONS = ["axial", "head first down", "prone", "coronal", "oblique", "tilted"]
 
 
 def report_of(path: Path) -> hd.sr.MeasurementReport:
@@ -272,3 +274,30 @@ def test_the_same_analysis_gives_the_same_tracking_uids(make_analysis: Make) -> 
     assert uids == [tracking_uid(analysis, finding) for finding in analysis.findings]
     moved = Finding("1", (1.0, 2.0, 3.0))
     assert tracking_uid(analysis, moved) not in uids
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PatientBirthDate", "1950-01-01"), ("StudyTime", "10:15"), ("PatientSex", "male"), ("StudyDate", "none")],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value:UserWarning")
+def test_headers_that_break_the_rules_do_not_break_the_report(
+    make_analysis: Make, tmp_path: Path, keyword: str, value: str
+) -> None:
+    analysis = make_analysis()
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    vr = pydicom.datadict.dictionary_VR(keyword)
+    for instance in analysis.volume.acquisition.instances:
+        ds = pydicom.dcmread(instance.path)
+        ds[tag] = DataElement(tag, vr, value, validation_mode=pydicom.config.IGNORE)
+        ds.PatientName = "<Removed>"
+        ds.save_as(instance.path)
+    path = tmp_path / "sr.dcm"
+    with pytest.warns(SpiculaWarning, match=f"{keyword} is not valid DICOM") as caught:
+        write_sr(path, analysis)
+    assert len(caught) == 1
+    with pytest.warns(SpiculaWarning, match=f"{keyword} is not valid DICOM"):
+        write_seg(tmp_path / "seg.dcm", analysis)
+    written_back = pydicom.dcmread(path)
+    assert not written_back[tag].value
+    assert str(written_back.PatientName) == "<Removed>"
