@@ -163,7 +163,11 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "all": _rates(matched(trials)),
         "by scan": {scan: _rates(matched([t for t in trials if t.scan == scan])) for scan in scans},
-        "by nodule": {name: _rates(matched(trials, keep=keep)) for name, keep in groups.items()},
+        "by nodule": {
+            name: _rates(matched(trials, keep=keep))
+            for name, keep in groups.items()
+            if any(keep(n) for t in trials for n in t.inserted)
+        },
     }
 
 

@@ -42,19 +42,20 @@ class Recipe:
 
 
 def train_detection(
-    data: Path, out: Path, *, rounds: int = 4, steps: int = 700, seed: int = 0, threads: int = 1
+    data: Path, out: Path, *, rounds: int = 3, steps: int = 400, tested: int = 60, seed: int = 0, threads: int = 1
 ) -> Bundle:
     """Train the filter of the nodule detector.
 
-    Each nodule is set into every training scan; the candidates of those scans are what is no nodule. Before the
-    shipped network is trained on all, one is trained without each scan in turn and without a fifth of the patients,
-    and finds the nodules of those patients in that scan. A run that was cut off goes on where it stopped.
+    Each nodule is set into every training scan; the candidates of those scans are what is no nodule. Beside the
+    shipped network, which is trained on all, one is trained without each scan in turn and without a fifth of the
+    patients, and finds the nodules of those patients in that scan. A run that was cut off goes on where it stopped.
 
     Args:
         data: Folder of the development data (``lidc_nodules``, ``scans``).
         out: The run's folder: ``run.json``, boxes, checkpoints, logs, trials and the bundle ``nodule-detection``.
         rounds: In how many of the scans each nodule is set, one after the other.
         steps: Batches for each of the five networks.
+        tested: Most nodules of the test patients that are set into each scan left out, drawn at random.
         seed: Decides all that is random.
         threads: Of torch.
 
@@ -68,12 +69,12 @@ def train_detection(
     require("torch", extra="train")
     recipe = Recipe(steps=steps, seed=seed, threads=threads)
     out.mkdir(parents=True, exist_ok=True)
-    _write_run(out, data, recipe, rounds=rounds)
+    _write_run(out, data, recipe, rounds=rounds, tested=tested)
     crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed)
-    trials = [trial for scan in FOLD_OF for trial in _left_out(data, out, crops, scan, recipe)]
+    weights = fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
+    trials = [trial for scan in FOLD_OF for trial in _left_out(data, out, crops, scan, recipe, tested=tested)]
     calibration = evaluate_detection.calibrate(trials)
     metrics = evaluate_detection.summary(trials)
-    weights = fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
     manifest = _manifest(calibration, _card(metrics, crops))
     return write_bundle(out / blob.BUNDLE, manifest, {"network.onnx": _export(weights)})
 
@@ -89,18 +90,18 @@ def left_out_rows(crops: Crops, cases: Sequence[Any], scan: str) -> NDArray[np.i
     Returns:
         Indices of the boxes to train on.
     """
-    tested = test_patients(cases, scan)
+    tested = patients_tested(cases, scan)
     keep = (crops.scan != scan) & ~np.isin(crops.patient, sorted(tested))
     return np.flatnonzero(keep)
 
 
-def test_patients(cases: Sequence[Any], scan: str) -> set[str]:
+def patients_tested(cases: Sequence[Any], scan: str) -> set[str]:
     """Patients whose nodules test the network that was trained without a scan."""
     folds = lidc_nodules.patient_folds(cases)
     return {case.patient_id for case, fold in zip(cases, folds, strict=True) if fold == FOLD_OF[scan]}
 
 
-def _left_out(data: Path, out: Path, crops: Crops, scan: str, recipe: Recipe) -> list[Trial]:
+def _left_out(data: Path, out: Path, crops: Crops, scan: str, recipe: Recipe, *, tested: int) -> list[Trial]:
     """Train without a scan and without its test patients, then find their nodules in it."""
     folder = out / f"without-{scan}"
     if not (folder / "trials.json").is_file():
@@ -108,8 +109,10 @@ def _left_out(data: Path, out: Path, crops: Crops, scan: str, recipe: Recipe) ->
         weights = fit(crops, left_out_rows(crops, cases, scan), folder, recipe)
         manifest = _manifest({"slope": 1.0, "intercept": 0.0}, {"purpose": f"test on {scan}; not for use"})
         bundle = write_bundle(folder / "bundle", manifest, {"network.onnx": _export(weights)})
-        tested = test_patients(cases, scan)
-        chosen = [case for case in cases if case.patient_id in tested]
+        patients = patients_tested(cases, scan)
+        chosen = [case for case in cases if case.patient_id in patients]
+        drawn = np.random.default_rng(recipe.seed).permutation(len(chosen))[:tested]
+        chosen = [chosen[i] for i in sorted(drawn)]
         host = detection_crops.load_host(data, scan, out)
         trials = evaluate_detection.try_scan(host, chosen, data / "lidc_nodules", bundle=bundle, seed=recipe.seed)
         evaluate_detection.write_trials(folder / "trials.json", trials)
@@ -287,10 +290,10 @@ def _card(metrics: Mapping[str, Any], crops: Crops) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _write_run(out: Path, data: Path, recipe: Recipe, *, rounds: int) -> None:
+def _write_run(out: Path, data: Path, recipe: Recipe, *, rounds: int, tested: int) -> None:
     packages = {name: version(name) for name in ("spicula", "numpy", "scipy", "torch", "SimpleITK")}
     run = {
-        "job": "train detection", "data": data.name, "recipe": asdict(recipe), "rounds": rounds,
+        "job": "train detection", "data": data.name, "recipe": asdict(recipe), "rounds": rounds, "tested": tested,
         "scans": list(TRAINING_SCANS), "left_out_test": FOLD_OF, "python": platform.python_version(),
         "versions": packages,
     }  # fmt: skip
