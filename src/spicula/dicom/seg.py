@@ -23,7 +23,6 @@ from spicula.core.files import written_aside
 from spicula.core.finding import Finding
 from spicula.core.volume import Mask
 from spicula.dicom.source import (
-    OFF_GRID_VOXELS,
     SourceImages,
     SourcePlane,
     outlined,
@@ -32,6 +31,9 @@ from spicula.dicom.source import (
     tracking_id,
     tracking_uid,
 )
+
+OFF_SOURCE_PIXELS = 0.35
+"""How far a voxel may lie from a pixel of its own source image: slice positions jitter, the volume's grid does not."""
 
 SAME_ORIENTATION = 1e-3
 """Direction cosines that differ less are the same; scanners round them differently from slice to slice."""
@@ -124,7 +126,7 @@ def _whole(plane: SourcePlane, pixels: NDArray[np.float64], *, name: str) -> NDA
     rounded = np.rint(pixels).astype(np.intp)
     off = float(np.abs(pixels - rounded).max())
     size = (int(plane.header.Rows), int(plane.header.Columns))
-    if off > OFF_GRID_VOXELS or rounded.min() < 0 or (rounded >= size).any():
+    if off > OFF_SOURCE_PIXELS or rounded.min() < 0 or (rounded >= size).any():
         raise GeometryError(
             f"outline of {name} on source instance {plane.instance.sop_instance_uid}",
             got=f"pixels up to {off:.2f} off its grid of {size[0]} x {size[1]}",

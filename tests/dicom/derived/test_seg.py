@@ -191,3 +191,14 @@ def test_orientation_and_spacing_that_each_frame_has_for_itself(make_analysis: M
     path = tmp_path / "seg.dcm"
     assert write_seg(path, analysis)
     np.testing.assert_allclose(pixels(path, 1), voxels(analysis.findings[0]), atol=0.011)
+
+
+def test_slice_positions_that_jitter(make_analysis: Make, tmp_path: Path) -> None:
+    analysis = make_analysis()
+    for number, instance in enumerate(analysis.volume.acquisition.instances):
+        ds = pydicom.dcmread(instance.path)
+        ds.ImagePositionPatient[0] += 0.1 * (-1) ** number
+        ds.save_as(instance.path)
+    path = tmp_path / "seg.dcm"
+    assert write_seg(path, analysis)
+    np.testing.assert_allclose(len(pixels(path, 1)), len(voxels(analysis.findings[0])))
