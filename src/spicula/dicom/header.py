@@ -237,51 +237,12 @@ def _frames(dataset: Dataset, path: str) -> list[Slice]:
 
 def _slice(dataset: Dataset, path: str, lookup: Lookup, *, frame: int | None) -> Slice:
     where = path if frame is None else f"{path} frame {frame}"
-    orientation = _numbers(
-        lookup("ImageOrientationPatient", "PlaneOrientationSequence"),
-        6,
-        where,
-        "Image Orientation (Patient) (0020,0037)",
-    )
-    spacing = _numbers(lookup("PixelSpacing", "PixelMeasuresSequence"), 2, where, "Pixel Spacing (0028,0030)")
-    if min(spacing) <= 0:
-        raise InputError(f"{where}: Pixel Spacing (0028,0030)", got=spacing, expected="two positive numbers of mm")
-    position = _numbers(
-        lookup("ImagePositionPatient", "PlanePositionSequence"), 3, where, "Image Position (Patient) (0020,0032)"
-    )
-    rescale = "PixelValueTransformationSequence"
-    slope = _numbers(lookup("RescaleSlope", rescale), 1, where, "Rescale Slope (0028,1053)")[0]
-    intercept = _numbers(lookup("RescaleIntercept", rescale), 1, where, "Rescale Intercept (0028,1052)")[0]
-    if slope == 0 or max(abs(slope), abs(intercept)) > 1e6:
-        raise InputError(
-            f"{where}: rescale slope and intercept", got=(slope, intercept), expected="a slope other than 0"
-        )
-    unit = str(lookup("RescaleType", rescale) or "")
-    if unit.upper() not in ("", "HU", "US", "HU_MOD"):
-        raise InputError(f"{where}: Rescale Type (0028,1054)", got=unit, expected="HU", hint="give the series in HU")
     image_type = tuple(
         str(word) for word in _several(lookup("FrameType", "CTImageFrameTypeSequence") or dataset.get("ImageType"))
     )
-    kernel = _several(lookup("ConvolutionKernel", "CTReconstructionSequence"))
-    thickness = lookup("SliceThickness", "PixelMeasuresSequence")
-    tilt = lookup("GantryDetectorTilt", "CTAcquisitionDetailsSequence")
-    stack = [lookup(word, "FrameContentSequence") for word in ("StackID", "TemporalPositionIndex")] if frame else []
-    kind = SliceKind(
-        series_uid=_text(dataset, "SeriesInstanceUID"),
-        study_uid=_text(dataset, "StudyInstanceUID"),
-        patient_id=_text(dataset, "PatientID"),
-        modality="CT",
-        sop_class_uid=_text(dataset, "SOPClassUID"),
-        flavor=_flavor(image_type),
-        kernel="/".join(str(word).strip() for word in kernel),
-        stack=" ".join(str(word) for word in stack if word is not None),
-        rows=_side(dataset, "Rows", where),
-        cols=_side(dataset, "Columns", where),
-        spacing_yx_mm=(spacing[0], spacing[1]),
-        orientation=_unit_axes(orientation, where),
-    )
-    if not kind.series_uid:
-        raise InputError(f"{where}: Series Instance UID (0020,000E)", got="nothing", expected="an identifier")
+    kind = _kind(dataset, lookup, where, flavor=_flavor(image_type), in_frames=frame is not None)
+    position = lookup("ImagePositionPatient", "PlanePositionSequence")
+    slope, intercept = _rescale(lookup, where)
     uid = _text(dataset, "SOPInstanceUID") or _text(dataset.file_meta, "MediaStorageSOPInstanceUID")
     if not uid:
         raise InputError(f"{where}: SOP Instance UID (0008,0018)", got="nothing", expected="an identifier")
@@ -291,13 +252,13 @@ def _slice(dataset: Dataset, path: str, lookup: Lookup, *, frame: int | None) ->
     return Slice(
         kind,
         Instance(path, kind.sop_class_uid, uid, frame),
-        position_xyz_mm=position,  # type: ignore[arg-type]
+        position_xyz_mm=_numbers(position, 3, where, "Image Position (Patient) (0020,0032)"),  # type: ignore[arg-type]
         slope=slope,
         intercept=intercept,
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         acquisition_number="" if acquisition is None else str(acquisition),
-        thickness_mm=_optional(thickness),
-        gantry_tilt_degrees=_optional(tilt) or 0.0,
+        thickness_mm=_optional(lookup("SliceThickness", "PixelMeasuresSequence")),
+        gantry_tilt_degrees=_optional(lookup("GantryDetectorTilt", "CTAcquisitionDetailsSequence")) or 0.0,
         padding=_padding(dataset),
         image_type=image_type,
         transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
@@ -305,6 +266,48 @@ def _slice(dataset: Dataset, path: str, lookup: Lookup, *, frame: int | None) ->
         description=_text(dataset, "SeriesDescription"),
         manufacturer=_text(dataset, "Manufacturer"),
     )
+
+
+def _kind(dataset: Dataset, lookup: Lookup, where: str, *, flavor: str, in_frames: bool) -> SliceKind:
+    orientation = lookup("ImageOrientationPatient", "PlaneOrientationSequence")
+    spacing = _numbers(lookup("PixelSpacing", "PixelMeasuresSequence"), 2, where, "Pixel Spacing (0028,0030)")
+    if min(spacing) <= 0:
+        raise InputError(f"{where}: Pixel Spacing (0028,0030)", got=spacing, expected="two positive numbers of mm")
+    names = ("StackID", "TemporalPositionIndex") if in_frames else ()
+    stack = [lookup(name, "FrameContentSequence") for name in names]
+    kind = SliceKind(
+        series_uid=_text(dataset, "SeriesInstanceUID"),
+        study_uid=_text(dataset, "StudyInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
+        modality="CT",
+        sop_class_uid=_text(dataset, "SOPClassUID"),
+        flavor=flavor,
+        kernel="/".join(
+            str(word).strip() for word in _several(lookup("ConvolutionKernel", "CTReconstructionSequence"))
+        ),
+        stack=" ".join(str(word) for word in stack if word is not None),
+        rows=_side(dataset, "Rows", where),
+        cols=_side(dataset, "Columns", where),
+        spacing_yx_mm=(spacing[0], spacing[1]),
+        orientation=_unit_axes(_numbers(orientation, 6, where, "Image Orientation (Patient) (0020,0037)"), where),
+    )
+    if not kind.series_uid:
+        raise InputError(f"{where}: Series Instance UID (0020,000E)", got="nothing", expected="an identifier")
+    return kind
+
+
+def _rescale(lookup: Lookup, where: str) -> tuple[float, float]:
+    """Slope and intercept from stored values to HU."""
+    group = "PixelValueTransformationSequence"
+    slope = _numbers(lookup("RescaleSlope", group), 1, where, "Rescale Slope (0028,1053)")[0]
+    intercept = _numbers(lookup("RescaleIntercept", group), 1, where, "Rescale Intercept (0028,1052)")[0]
+    if slope == 0 or max(abs(slope), abs(intercept)) > 1e6:
+        got, expected = (slope, intercept), "a slope other than 0"
+        raise InputError(f"{where}: rescale slope and intercept", got=got, expected=expected)
+    unit = str(lookup("RescaleType", group) or "")
+    if unit.upper() not in ("", "HU", "US", "HU_MOD"):
+        raise InputError(f"{where}: Rescale Type (0028,1054)", got=unit, expected="HU", hint="give the series in HU")
+    return slope, intercept
 
 
 def _flavor(image_type: Iterable[str]) -> str:
