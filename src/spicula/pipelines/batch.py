@@ -53,13 +53,15 @@ def write_outputs(analysis: Analysis, folder: Path) -> None:
         analysis: The result.
         folder: Where the files go; older ones of the same names are replaced.
     """
+    outputs = {"html": "report.html"}
     with folder_written_aside(folder) as aside:
         if any(analysis.volume.acquisition.instances):
             write_sr(aside / "sr.dcm", analysis)
-            if any(finding.mask is not None for finding in analysis.findings):
-                write_seg(aside / "seg.dcm", analysis)
+            outputs["sr"] = "sr.dcm"
+            if write_seg(aside / "seg.dcm", analysis):
+                outputs["seg"] = "seg.dcm"
         write_html(aside / "report.html", analysis)
-        write_record(aside / REPORT, analysis)
+        write_record(aside / REPORT, analysis, outputs=outputs)
 
 
 def analyze_paths(

@@ -11,7 +11,6 @@ from spicula.dicom.describe import describe
 from spicula.dicom.series import Series, find_series, select_series
 from spicula.formats import find_scans
 
-
 WOULD_TAKE, WOULD_REFUSE = "analyze would take", "analyze would refuse"
 
 
