@@ -39,6 +39,9 @@ FINE_SPACING_MM = (0.45, 4.0)
 
 CHANNELS = 5
 
+TISSUE_HU = -300.0
+"""Above this a voxel is soft tissue rather than lung or ground glass."""
+
 
 def box_around(center_xyz_mm: Sequence[float], spacing_mm: float) -> Geometry:
     """The grid of the network's box, with its middle at a point and an in-plane spacing in mm."""
@@ -133,13 +136,14 @@ def outline(volume: Volume, center_xyz_mm: Sequence[float], *, network: Network)
     center = np.asarray(center_xyz_mm, dtype=np.float64)
     for spacing in FIRST_SPACINGS_MM:
         box = box_around(center.tolist(), spacing)
-        middle, diameter, crowded = _found(_logits(volume, box, network, mirrored=False), box)
-        if not crowded:
+        hu = _hu(volume, box)
+        middle, diameter, crowded = _found(_logits(volume, hu, box, network, mirrored=False), box)
+        if not crowded and not _buried(hu):
             break
     for _ in range(3):
         fine = float(np.clip(diameter / VOXELS_ACROSS, *FINE_SPACING_MM))
         box = box_around(middle.tolist(), fine)
-        logits = _logits(volume, box, network, mirrored=True)
+        logits = _logits(volume, _hu(volume, box), box, network, mirrored=True)
         found, found_diameter, crowded = _found(logits, box)
         if not crowded or found_diameter <= 1.15 * diameter or fine == FINE_SPACING_MM[1]:
             break
@@ -151,9 +155,21 @@ def _slice_mm(volume: Volume) -> float:
     return max(volume.geometry.spacing_zyx_mm)
 
 
-def _logits(volume: Volume, box: Geometry, network: Network, *, mirrored: bool) -> NDArray[np.float32]:
+def _hu(volume: Volume, box: Geometry) -> NDArray[np.float32]:
+    return resample_block(cut(volume, *covering(volume.geometry, box)), box)
+
+
+def _buried(hu: NDArray[np.float32]) -> bool:
+    """True where a ball of half the box's width is nearly all soft tissue: a mass wider than the box can show."""
+    offsets = np.meshgrid(*(np.linspace(-1.0, 1.0, n) for n in hu.shape), indexing="ij", sparse=True)
+    ball = offsets[0] ** 2 + offsets[1] ** 2 + offsets[2] ** 2 < 0.25
+    return bool(np.mean(hu[ball] > TISSUE_HU) > 0.7)
+
+
+def _logits(
+    volume: Volume, hu: NDArray[np.float32], box: Geometry, network: Network, *, mirrored: bool
+) -> NDArray[np.float32]:
     """Logits on a box; with ``mirrored`` the mean over four mirror images (x, y, z and none)."""
-    hu = resample_block(cut(volume, *covering(volume.geometry, box)), box)
     spacing = box.spacing_zyx_mm[2]
     axes: list[tuple[int, ...]] = [(), (0,), (1,), (2,)] if mirrored else [()]
     batch = np.stack([np.flip(hu, flip) for flip in axes])
@@ -174,7 +190,7 @@ def _found(logits: NDArray[np.float32], box: Geometry) -> tuple[NDArray[np.float
     last = np.asarray(BOX_SHAPE_ZYX) - 1
     touches = int(((index <= 0) | (index >= last)).any(axis=1).sum())
     crowded = diameter > 0.45 * box.spacing_zyx_mm[2] * BOX_SHAPE_ZYX[2] or touches > 0.02 * len(index)
-    return middle, max(diameter, 2.0), bool(crowded)
+    return middle, max(diameter, 2.0), bool(crowded or probability.max() < 0.5)
 
 
 def _probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -182,13 +198,13 @@ def _probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _component(region: NDArray[np.bool_], middle_zyx: NDArray[np.float64], grid: Geometry) -> NDArray[np.bool_]:
-    """The connected part with most tissue near a point (weighed by a Gaussian of 3 mm, of the nearest part on)."""
+    """The connected part with most tissue near a point (in a Gaussian of 2 mm that starts at the nearest voxel)."""
     labels, count = ndimage.label(region)
     if count <= 1:
         return region
     index = np.argwhere(region)
     distance = np.linalg.norm((index - middle_zyx) * np.asarray(grid.spacing_zyx_mm), axis=1)
-    weight = np.exp(-0.5 * ((distance - distance.min()) / 3.0) ** 2)
+    weight = np.exp(-0.5 * ((distance - distance.min()) / 2.0) ** 2)
     score = np.bincount(labels[region], weights=weight, minlength=count + 1)
     return np.asarray(labels == int(score[1:].argmax()) + 1)
 

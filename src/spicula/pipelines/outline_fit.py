@@ -23,7 +23,7 @@ WIDTHS = (8, 16, 32, 64)
 class Recipe:
     """How one network is trained: number of batches, boxes a batch, highest learning rate, threads."""
 
-    steps: int = 1500
+    steps: int = 1000
     batch: int = 8
     rate: float = 3e-3
     seed: int = 0
@@ -31,7 +31,14 @@ class Recipe:
     checkpoint_every: int = 50
 
 
-def fit(crops: outline_crops.Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> dict[str, Any]:
+def fit(
+    crops: outline_crops.Crops,
+    rows: NDArray[np.intp],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    start: Path | None = None,
+) -> dict[str, Any]:
     """Train one network, going on from its checkpoint if there is one.
 
     Args:
@@ -39,6 +46,7 @@ def fit(crops: outline_crops.Crops, rows: NDArray[np.intp], folder: Path, recipe
         rows: The cases to learn from.
         folder: Where ``checkpoint.safetensors``, ``weights.safetensors`` and ``log.jsonl`` go.
         recipe: How.
+        start: Weights (``weights.safetensors``) to begin with; random ones if None.
 
     Returns:
         The weights (moving average), by name, as torch tensors.
@@ -52,6 +60,8 @@ def fit(crops: outline_crops.Crops, rows: NDArray[np.intp], folder: Path, recipe
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     network = UNet(segment.CHANNELS, widths=WIDTHS).to(memory_format=torch.channels_last_3d)
+    if start is not None:
+        network.load_state_dict(safetensors.load_file(start))
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     first = _resume(folder, network, optimizer, average)
