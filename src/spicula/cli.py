@@ -15,6 +15,7 @@ DISCLAIMER = "Research software, not a medical device."
 app = typer.Typer(
     name="spicula",
     help=f"From a chest CT to its lung nodules: found, outlined, measured, rated and explained. {DISCLAIMER}",
+    invoke_without_command=True,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,6 +49,18 @@ class Coords(StrEnum):
     lps = "lps"
     ras = "ras"
     voxel = "voxel"
+
+
+@app.callback()
+def spicula(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Options before any command."""
+    if version:
+        from spicula import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 @app.command()
@@ -202,6 +215,46 @@ def bundle_verify(
     for bundle in [load_bundle(name) for name in names] if names else shipped_bundles():
         bundle.verify()
         typer.echo(f"{bundle.fingerprint}  whole")
+
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder with lidc_nodules, lidc_xml and scans.")]
+RunOption = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads.")]
+
+
+@train_app.command("outline")
+def train_outline_command(data: DataOption, out: RunOption, threads: ThreadsOption = 1) -> None:
+    """The network that outlines a nodule from its center."""
+    from spicula.pipelines.train_outline import train_outline
+
+    _print_bundle(train_outline(data / "lidc_nodules", out, threads=threads), out)
+
+
+@train_app.command("detection")
+def train_detection_command(data: DataOption, out: RunOption, threads: ThreadsOption = 1) -> None:
+    """The filter of the nodule detector."""
+    from spicula.pipelines.train_detection import train_detection
+
+    _print_bundle(train_detection(data, out, threads=threads), out)
+
+
+@train_app.command("risk")
+def train_risk_command(
+    data: DataOption,
+    out: RunOption,
+    outline_run: Annotated[
+        Path | None, typer.Option(help="Run folder of 'train outline'; that training runs first if omitted.")
+    ] = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Malignancy and traits, in patient folds, calibrated inside them."""
+    from spicula.pipelines.train_risk import train_risk
+
+    _print_bundle(train_risk(data, out, outline_run=outline_run, threads=threads), out)
+
+
+def _print_bundle(bundle: Any, out: Path) -> None:
+    typer.echo(f"{bundle.fingerprint}\nRun: {out}\n\nNext: spicula bundle show {bundle.folder}")
 
 
 def main() -> None:
