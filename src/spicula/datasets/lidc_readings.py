@@ -87,7 +87,9 @@ def _parse(content: bytes) -> Iterator[Reading]:
                 yield Reading(number, (float(np.mean(y)), float(np.mean(x))), (min(heights), max(heights)), votes)
 
 
-def load_ratings(nodules: Path, archive: Path) -> dict[str, NDArray[np.int8]]:
+def load_ratings(
+    nodules: Path, archive: Path, *, case_ids: Collection[str] | None = None
+) -> dict[str, NDArray[np.int8]]:
     """All readers' ratings of each nodule.
 
     A nodule's readings are the group of near outlines at its height whose number and mean ratings agree best with
@@ -96,20 +98,22 @@ def load_ratings(nodules: Path, archive: Path) -> dict[str, NDArray[np.int8]]:
     Args:
         nodules: Folder ``lidc_nodules``.
         archive: ``tcia-lidc-xml.tar.xz``.
+        case_ids: Which nodules; all if None.
 
     Returns:
         By case id, int8 ``[readers, 9]`` in the order of ``TRAITS``; a nodule whose group does not have the table's
         number of readers has the table's rounded ratings alone, ``[1, 9]``.
     """
     with (nodules / "nodules.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    readings = load_readings(archive, {row["series_uid"] for row in rows})
+        table = {f"{row['patient_id']}_{row['nodule_id']}": row for row in csv.DictReader(stream)}
+    rows = {name: row for name, row in table.items() if case_ids is None or name in case_ids}
+    readings = load_readings(archive, {row["series_uid"] for row in rows.values()})
     ratings = {}
-    for row in rows:
-        votes = np.array([float(row[name]) for name in TRAITS])
+    for name, row in rows.items():
+        votes = np.array([float(row[trait]) for trait in TRAITS])
         group = _best_group(readings.get(row["series_uid"], []), float(row["z_mm"]), int(row["readers"]), votes)
         chosen = [list(reading.ratings) for reading in group] if len(group) == int(row["readers"]) else [votes.tolist()]
-        ratings[f"{row['patient_id']}_{row['nodule_id']}"] = np.asarray(chosen, dtype=np.int8)
+        ratings[name] = np.asarray(chosen, dtype=np.int8)
     return ratings
 
 

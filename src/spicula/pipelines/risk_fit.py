@@ -101,7 +101,7 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     first = _resume(folder, network, optimizer, average)
     network.train()
-    steps = len(rows) // recipe.batch
+    steps = max(1, len(rows) // recipe.batch)
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
         order = np.random.default_rng((recipe.seed, epoch)).permutation(rows)
@@ -124,12 +124,8 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
             for name, value in network.state_dict().items():
                 if value.dtype.is_floating_point:
                     average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
+        facts = {"epoch": epoch, "loss": round(total / steps, 5), "seconds": round(time.perf_counter() - started, 2)}
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            facts = {
-                "epoch": epoch,
-                "loss": round(total / steps, 5),
-                "seconds": round(time.perf_counter() - started, 2),
-            }
             log.write(json.dumps(facts) + "\n")
         _save(folder, epoch + 1, network, optimizer, average)
     with written_aside(folder / "weights.safetensors") as path:

@@ -1,7 +1,8 @@
 """What the risk model learns from: features, planes and the readers' votes of every nodule, made once and kept.
 
 A small volume tells by its ends where the readers' outline ends. So beside each nodule as it is there are disturbed
-variants: cut off at random in all three axes, outlined again from a center that is a little off.
+variants: cut off at random in all three axes, outlined again from a center that is a little off. The last variant has
+the readers' own outline, which only training sees.
 """
 
 from __future__ import annotations
@@ -48,7 +49,15 @@ STEPS = {
 }
 """Further thresholds of the ratings that the network learns beside the targets."""
 
-LEFT_OUT = ("size_volume", "size_height", "size_mass", "shape_flatness", "shape_fill", "volume_above_-300")
+LEFT_OUT = (
+    "size_volume",
+    "size_height",
+    "size_mass",
+    "size_area_mean",
+    "shape_flatness",
+    "shape_fill",
+    "volume_above_-300",
+)
 """Features that say how high the outline is, which in a small volume is where the volume ends."""
 
 Outlines = Callable[[Case, Volume, Sequence[float]], Mask]
@@ -98,7 +107,7 @@ def make_table(
         folder: Where the arrays are kept.
         outlines: Outlines a nodule, see :data:`Outlines`.
         identity: Of the outlines; others make a new table.
-        variants: Of each nodule, the undisturbed one included.
+        variants: Of each nodule: the undisturbed one, disturbed ones, and the one in the readers' outline.
         seed: Decides the disturbances.
         limit: Only the first nodules, for a trial.
 
@@ -106,11 +115,16 @@ def make_table(
         The table.
     """
     cases = tuple(lidc_nodules.load_cases(data / "lidc_nodules")[:limit])
-    ratings = load_ratings(data / "lidc_nodules", data / "lidc_xml" / "tcia-lidc-xml.tar.xz")
+    archive = data / "lidc_xml" / "tcia-lidc-xml.tar.xz"
+    ratings = load_ratings(data / "lidc_nodules", archive, case_ids={case.case_id for case in cases})
     labels, shares, steps = _targets(cases, [ratings[case.case_id] for case in cases])
     facts = {"cases": [c.case_id for c in cases], "outlines": identity, "variants": variants, "seed": seed}
     names = _feature_names(cases[0], outlines)
-    features, planes = _measured(cases, folder, facts, outlines=outlines, names=names)
+
+    def readers(case: Case) -> Mask:
+        return lidc_nodules.load_mask(data / "lidc_nodules", case.case_id)
+
+    features, planes = _measured(cases, folder, facts, outlines=outlines, readers=readers, names=names)
     return Table(cases, names, features, planes, labels, shares, steps)
 
 
@@ -121,7 +135,13 @@ def _feature_names(case: Case, outlines: Outlines) -> tuple[str, ...]:
 
 
 def _measured(
-    cases: Sequence[Case], folder: Path, facts: dict[str, object], *, outlines: Outlines, names: Sequence[str]
+    cases: Sequence[Case],
+    folder: Path,
+    facts: dict[str, object],
+    *,
+    outlines: Outlines,
+    readers: Callable[[Case], Mask],
+    names: Sequence[str],
 ) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
     variants, seed = int(str(facts["variants"])), int(str(facts["seed"]))
     facts = {**facts, "names": list(names)}
@@ -145,7 +165,9 @@ def _measured(
         for column in range(variants):
             rng = np.random.default_rng((seed, row, column))
             seen = (volume, mask)
-            if column:
+            if column and column == variants - 1:
+                seen = (volume, readers(cases[row]))
+            elif column:
                 other, point = disturbed(volume, center, mask, rng)
                 seen = (other, outlines(cases[row], other, point))
             arrays["features"][row, column] = feature_vector(describe(*seen), names)

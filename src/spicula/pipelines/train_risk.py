@@ -84,7 +84,7 @@ def train_risk(
             from; without it that training runs first, in ``out/outline``.
         outlines: Outlines by other means, for a trial.
         folds: Number of patient folds; those of the outline run.
-        variants: Of each nodule, itself and disturbed ones.
+        variants: Of each nodule: itself, disturbed ones, and the one in the readers' outline.
         epochs: Of each network.
         seed: Of all random choices.
         threads: Threads of torch and of OpenVINO.
