@@ -143,9 +143,7 @@ def test_nodules_are_set_in_where_the_trial_says(shared: Path) -> None:
     middle = crops.images[crops.positive][:, :, 12:16, 12:16, 12:16].max(axis=(1, 2, 3, 4))
     assert (middle > 60).all()
     search = detection_crops.SearchGrid.of(host)
-    planned = detection_crops.plan_nodule(
-        search, cases[0], root, np.random.default_rng(0), avoid=host.known, grow=False
-    )
+    planned = detection_crops.plan_nodule(search, cases[0], root, np.random.default_rng(0), avoid=host.known)
     assert planned is not None
     _, outline = planned.set_into(volume)
     assert isinstance(outline, Mask)

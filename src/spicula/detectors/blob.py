@@ -7,6 +7,7 @@ scan ends.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -88,7 +89,7 @@ def strongest(candidates: Sequence[Candidate], *, most: int = MOST_CANDIDATES) -
     Returns:
         By falling strength.
     """
-    ranked = sorted(candidates, key=lambda c: -c.strength)
+    ranked = sorted(candidates, key=lambda c: (-c.strength, c.center_xyz_mm))
     masses = sum(c.in_hull for c in ranked)
     room = max(most - masses, 0)
     kept, taken = [], 0
@@ -113,10 +114,15 @@ def boxes(volume: Volume, centers_xyz_mm: Sequence[Point], *, side: int = SIDE) 
     """
     near, far = to_lps_axes(volume), coarse(volume, 0.8 * FAR_MM)
     result = np.empty((len(centers_xyz_mm), 2, side, side, side), dtype=np.float32)
-    for n, center in enumerate(centers_xyz_mm):
+
+    def cut(n: int) -> None:
+        center = centers_xyz_mm[n]
         for channel, (source, spacing) in enumerate(((near, NEAR_MM), (far, FAR_MM))):
             grid = box_geometry(center, shape_zyx=(side,) * 3, spacing_zyx_mm=(spacing,) * 3)
             result[n, channel] = _cut(around(source, center, (side / 2 + 1) * spacing), grid)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(cut, range(len(centers_xyz_mm))))
     np.clip((result - AIR_HU) * np.float32(1 / (TISSUE_HU - AIR_HU)), 0, 1, out=result)
     return result
 

@@ -7,12 +7,14 @@ within the lungs' hulls.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from spicula.core.finding import Point
 from spicula.core.geometry import FloatArray, Geometry
@@ -29,6 +31,9 @@ BRIGHT_HU = 100.0
 
 STEP = 2.0**0.5
 """Ratio of neighboring widths."""
+
+LEAST_ROUNDNESS = 0.08
+"""Blobs that are flatter or longer are vessels or folds; the real nodules that were tried are above 0.2."""
 
 SCALES: tuple[tuple[float, float, int, bool], ...] = (
     (1.3, 1.2, 3, False),
@@ -71,38 +76,47 @@ def find_candidates(volume: Volume, lungs: Mask, *, least_response: float = 0.12
         least_response: Weaker blobs are not listed.
 
     Returns:
-        Candidates by falling response, duplicates merged.
+        Candidates by falling strength, duplicates merged.
 
     References:
         Lindeberg, Feature detection with automatic scale selection, IJCV 30 (1998) 79, doi:10.1023/A:1008045108935;
         the Laplacian is taken as a difference of Gaussians, in millimetres on any grid.
     """
     ordered = to_lps_axes(volume)
-    hulls = lung_hulls(lungs)
-    found: list[Candidate] = []
-    for spacing, narrowest, count, in_hull in SCALES:
-        region = hulls if in_hull else lungs
-        image, grid = _prepared(ordered, region, spacing)
+    regions = {False: lungs, True: lung_hulls(lungs)}
+
+    def search(scale: tuple[float, float, int, bool]) -> list[Candidate]:
+        spacing, narrowest, count, in_hull = scale
+        image, grid = _prepared(ordered, regions[in_hull], spacing)
+        found = []
         for index, sigma, response, roundness in _blobs(image, grid, narrowest, count, least_response):
-            x, y, z = grid.index_to_world(index)
-            place = (float(x), float(y), float(z))
-            found.append(Candidate(place, sigma * 3**0.5, response, roundness, in_hull))
-    return merge(found)
+            if roundness >= LEAST_ROUNDNESS or in_hull:
+                x, y, z = grid.index_to_world(index)
+                place = (float(x), float(y), float(z))
+                found.append(Candidate(place, sigma * 3**0.5, response, roundness, in_hull))
+        return found
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return merge(chain.from_iterable(pool.map(search, SCALES)))
 
 
 def merge(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Keep the strongest of candidates whose centers lie within 3 mm or half a radius of each other."""
-    ranked = sorted(candidates, key=lambda c: (-c.response, c.center_xyz_mm))
-    kept: list[Candidate] = []
-    places = np.empty((len(ranked), 3))
-    reach = np.empty(len(ranked))
-    for candidate in ranked:
-        n = len(kept)
-        distance = np.linalg.norm(places[:n] - candidate.center_xyz_mm, axis=1)
-        if (distance > np.maximum(reach[:n], max(3.0, 0.5 * candidate.radius_mm))).all():
-            places[n], reach[n] = candidate.center_xyz_mm, max(3.0, 0.5 * candidate.radius_mm)
-            kept.append(candidate)
-    return kept
+    ranked = sorted(candidates, key=lambda c: (-c.strength, c.center_xyz_mm))
+    if not ranked:
+        return []
+    places = np.array([c.center_xyz_mm for c in ranked])
+    reach = np.array([max(3.0, 0.5 * c.radius_mm) for c in ranked])
+    rivals: list[list[int]] = [[] for _ in ranked]
+    for n, near in enumerate(cKDTree(places).query_ball_point(places, reach)):
+        for other in near:
+            rivals[n].append(other)
+            rivals[other].append(n)
+    alive = np.ones(len(ranked), dtype=bool)
+    for n, near in enumerate(rivals):
+        if alive[n]:
+            alive[[other for other in near if other > n]] = False
+    return [candidate for candidate, kept in zip(ranked, alive, strict=True) if kept]
 
 
 def _prepared(ordered: Volume, region: Mask, spacing_mm: float) -> tuple[NDArray[np.float32], Geometry]:

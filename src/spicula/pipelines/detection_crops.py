@@ -30,6 +30,9 @@ STORED_SIDE = 28
 TRAINING_SCANS = ("LungFCP-01-0001", "lung1", "lung2")
 TEST_SCAN = "LIDC-IDRI-0001"
 
+LEAST_GROWN_MM = 10.0
+"""Only nodules of this diameter are grown to masses."""
+
 UNMARKED_ABOVE_MM = 40.0
 """LungFCP-01-0001 has no marks; above this z (LPS) its apices show a part-solid lesion and scars: never negatives."""
 
@@ -124,6 +127,7 @@ def load_or_cut(data: Path, out: Path, *, rounds: int, seed: int) -> Crops:
     for number, name in enumerate(TRAINING_SCANS):
         wanted = {out / "crops" / f"{name}-negative.npz": -1}
         wanted |= {out / "crops" / f"{name}-{r}.npz": r for r in range(rounds)}
+        wanted[out / "crops" / f"{name}-mass.npz"] = rounds
         files += list(wanted)
         if all(path.is_file() for path in wanted):
             continue
@@ -131,12 +135,20 @@ def load_or_cut(data: Path, out: Path, *, rounds: int, seed: int) -> Crops:
         for path, r in wanted.items():
             if path.is_file():
                 continue
-            chosen = cases[(number + r) % len(TRAINING_SCANS) :: len(TRAINING_SCANS)]
-            crops = negatives(host) if r < 0 else positives(host, chosen, data / "lidc_nodules", seed=(seed, number, r))
+            crops = negatives(host) if r < 0 else _round(host, cases, data / "lidc_nodules", r, rounds, (seed, number))
             path.parent.mkdir(parents=True, exist_ok=True)
             with written_aside(path) as aside, aside.open("wb") as stream:
                 np.savez(stream, images=crops.images, positive=crops.positive, scan=crops.scan, patient=crops.patient)
     return joined([load(path) for path in files])
+
+
+def _round(host: Host, cases: Sequence[Case], root: Path, r: int, rounds: int, seed: tuple[int, int]) -> Crops:
+    """A third of the nodules as they are, another one each round; in the last round large ones, grown to masses."""
+    scans = len(TRAINING_SCANS)
+    if r < rounds:
+        return positives(host, cases[(seed[1] + r) % scans :: scans], root, seed=(*seed, r))
+    large = [case for case in cases if (case.findings[0].diameter_mm or 0) >= LEAST_GROWN_MM]
+    return positives(host, large[seed[1] :: scans] * 2, root, seed=(*seed, r), grown_to_mm=(26.0, 75.0))
 
 
 def load(path: Path) -> Crops:
@@ -164,19 +176,41 @@ def negatives(host: Host, *, most: int = 1400) -> Crops:
     return _stored(boxes(host.volume, centers, side=STORED_SIDE), False, host.name, [host.name] * len(centers))
 
 
-def positives(host: Host, cases: Sequence[Case], root: Path, *, seed: Sequence[int]) -> Crops:
-    """Boxes around nodules set into a scan, one at a time; some of the large ones grown to masses."""
+def positives(
+    host: Host,
+    cases: Sequence[Case],
+    root: Path,
+    *,
+    seed: Sequence[int],
+    grown_to_mm: tuple[float, float] | None = None,
+) -> Crops:
+    """Boxes around nodules set into a scan, one at a time.
+
+    Args:
+        host: The scan.
+        cases: The nodules.
+        root: Folder ``lidc_nodules``.
+        seed: Decides places, orientations and growth.
+        grown_to_mm: Grow all to a diameter drawn from this range; if None, two of five large ones to up to 70 mm.
+
+    Returns:
+        A box for each nodule that found a place.
+    """
     search = SearchGrid.of(host)
     images, patients = [], []
-    for case in cases:
+    for number, case in enumerate(cases):
         digest = int.from_bytes(hashlib.sha256(case.case_id.encode()).digest()[:4])
-        rng = np.random.default_rng((*seed, digest))
-        planned = plan_nodule(search, case, root, rng, avoid=host.known, grow=True)
+        rng = np.random.default_rng((*seed, digest) if grown_to_mm is None else (*seed, digest, number))
+        diameter = float(case.findings[0].diameter_mm or 6.0)
+        wanted = None if grown_to_mm is None else float(rng.uniform(*grown_to_mm))
+        if grown_to_mm is None and diameter >= LEAST_GROWN_MM and rng.random() < 0.4:
+            wanted = diameter * float(rng.uniform(1.4, min(3.5, 70 / diameter)))
+        planned = plan_nodule(search, case, root, rng, avoid=host.known, grown_to_mm=wanted)
         if planned is None:
             continue
         volume, truth = planned.set_into(around(host.volume, planned.place, 50.0 + planned.diameter_mm / 2))
         if truth.array_zyx.any():
-            x, y, z = center_of(truth) + rng.normal(scale=0.3 + 0.05 * planned.diameter_mm, size=3)
+            x, y, z = center_of(truth) + rng.normal(scale=0.3 + 0.06 * planned.diameter_mm, size=3)
             images.append(boxes(volume, [(x, y, z)], side=STORED_SIDE)[0])
             patients.append(case.patient_id)
     return _stored(np.stack(images), True, host.name, patients)
@@ -227,7 +261,7 @@ def plan_nodule(
     rng: np.random.Generator,
     *,
     avoid: Sequence[Finding],
-    grow: bool,
+    grown_to_mm: float | None = None,
 ) -> Planned | None:
     """Choose place and orientation of one nodule.
 
@@ -235,9 +269,9 @@ def plan_nodule(
         search: Where to look for room.
         case: The nodule.
         root: Folder ``lidc_nodules``.
-        rng: Decides place, orientation and growth.
+        rng: Decides place and orientation.
         avoid: Nodules to keep away from.
-        grow: Grow some nodules over 11 mm up to 70 mm.
+        grown_to_mm: Diameter to grow it to; None leaves it as it is.
 
     Returns:
         The plan; None where there is no room.
@@ -246,10 +280,9 @@ def plan_nodule(
     turn = random_orientation(rng)
     wall = wall_direction(nodule, mask)
     diameter, center = float(case.findings[0].diameter_mm or 6.0), center_of(mask)
-    if grow and diameter > 11 and rng.random() < 0.4:
-        factor = float(rng.uniform(1.4, min(3.5, 70 / diameter)))
-        nodule, mask = _grown(nodule, factor, center), _grown_mask(mask, factor, center)
-        diameter *= factor
+    if grown_to_mm is not None:
+        grid = _scaled(nodule.geometry, grown_to_mm / diameter, center)
+        nodule, mask, diameter = replace(nodule, geometry=grid), Mask(mask.array_zyx, grid), grown_to_mm
     direction = None if wall is None else turn @ wall
     place = _place(search, diameter=diameter, wall=direction, rng=rng, avoid=avoid)
     if place is None:
@@ -278,14 +311,6 @@ def _scaled(grid: Geometry, factor: float, center: Point) -> Geometry:
     affine[:3, :3] *= factor
     affine[:3, 3] = (affine[:3, 3] - center) * factor + center
     return Geometry(grid.shape_zyx, affine)
-
-
-def _grown(volume: Volume, factor: float, center: Point) -> Volume:
-    return replace(volume, geometry=_scaled(volume.geometry, factor, center))
-
-
-def _grown_mask(mask: Mask, factor: float, center: Point) -> Mask:
-    return Mask(mask.array_zyx, _scaled(mask.geometry, factor, center))
 
 
 def _stored(images: NDArray[np.float32], positive: bool, scan: str, patients: Sequence[str]) -> Crops:

@@ -107,7 +107,7 @@ def _set_in(
     volume: Volume, search: SearchGrid, case: Case, root: Path, rng: np.random.Generator, avoid: Sequence[Finding]
 ) -> Truth | None:
     """Set a nodule into the volume's own array; None without room."""
-    planned = plan_nodule(search, case, root, rng, avoid=avoid, grow=False)
+    planned = plan_nodule(search, case, root, rng, avoid=avoid)
     if planned is None:
         return None
     part = around(volume, planned.place, 50.0)
