@@ -1,6 +1,6 @@
 """Outlines from center points: in small volumes, inserted into a whole scan, and on real whole scans.
 
-    python benchmarks/bench_outline.py --run RUN --data ../shared/data [--pool 160]
+    python benchmarks/bench_outline.py --run RUN --data ../shared/data
 
 ``RUN`` is the folder of ``spicula train outline``; its fold networks outline only patients they never saw. Writes
 ``benchmarks/results/outline.json``. The whole scan that receives nodules is LIDC-IDRI-0001 (the test patient, in no
@@ -10,17 +10,20 @@ training); the shipped bundle is judged on that scan's own nodule and on the sam
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import tarfile
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spicula.core.bundle import load_bundle
+from spicula.core.files import written_aside
 from spicula.core.finding import Case
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
@@ -39,6 +42,10 @@ from spicula.transforms.crop import sample
 RESULTS = Path(__file__).parent / "results" / "outline.json"
 RADII_MM = (4.0, 7.0, 11.0, 18.0)
 SIDES = {"left": (1.0, 0.0), "right": (-1.0, 0.0), "front": (0.0, -1.0), "back": (0.0, 1.0)}
+MODES = {
+    "inserted_with_surroundings": "the whole small volume, its sides feathered; the scan goes on beyond its ends",
+    "inserted_by_mask": "the nodule alone, feathered by its mask",
+}
 READERS_0001 = {"mean_diameter_mm": 29.6, "volume_mm3": 7500.0, "center_xyz_mm": (56.2, 86.3, -115.9)}
 
 
@@ -46,7 +53,7 @@ class Host:
     """A whole scan with its lungs, and places for nodules by radius and by the side on which a wall is."""
 
     def __init__(self, scan: Volume, *, seed: int) -> None:
-        self.scan, self.seed = scan, seed
+        self.scan, self.seed = replace(scan, array_zyx=scan.array_zyx.astype(np.float32)), seed
         self.lungs = segment_lungs(scan)
         self._places: dict[tuple[float, str], list[tuple[float, float, float]]] = {}
 
@@ -94,13 +101,13 @@ def set_whole(scan: Volume, nodule: Volume, mask: Mask, *, feather_mm: float = 3
     return Volume(array, scan.geometry), Mask(mask.array_zyx, scan.geometry.crop(start.tolist(), (start + n).tolist()))
 
 
-def inserted(case: Case, data: Path, host: Host, network: Any, *, seed: int, whole: bool) -> dict[str, Any]:
+def inserted(case: Case, data: Path, host: Host, network: Any, *, whole: bool) -> dict[str, Any]:
     """Insert one nodule into the scan, outline it from its center and from a shifted one.
 
     The scan around the place is brought to the nodule's own voxels, so that nodule and truth stay as the readers saw
     them. With ``whole`` all of the small volume is set in, else the nodule alone, feathered by its mask.
     """
-    rng = np.random.default_rng((seed, *case.case_id.encode()))
+    rng = np.random.default_rng((host.seed, *case.case_id.encode()))
     volume, mask = case.load_volume(), lidc_nodules.load_mask(data, case.case_id)
     diameter = (6.0 / np.pi * mask.volume_mm3) ** (1 / 3)
     side = side_of(insertion.wall_direction(volume, mask))
@@ -130,10 +137,9 @@ def inserted(case: Case, data: Path, host: Host, network: Any, *, seed: int, who
     return row
 
 
-def whole_scans(data: Path, folder: Path, network: Any) -> dict[str, Any]:
+def whole_scans(data: Path, scan: Volume, network: Any) -> dict[str, Any]:
     """The shipped bundle on the test patient's own nodule and on the sample scans."""
     result: dict[str, Any] = {}
-    scan = read_volume(folder)
     started = time.perf_counter()
     mask = outline(scan, READERS_0001["center_xyz_mm"], network=network)
     seconds = time.perf_counter() - started
@@ -164,6 +170,28 @@ def whole_scans(data: Path, folder: Path, network: Any) -> dict[str, Any]:
     return result
 
 
+def insert_all(
+    run: Path, data: Path, host: Host, *, folds: int, limit: int | None, threads: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of all nodules in both ways; those of a network that was judged before are read from the run folder."""
+    cases = lidc_nodules.load_cases(data)
+    fold_of = lidc_nodules.patient_folds(cases, folds=folds)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in MODES}
+    for fold, name in itertools.product(range(folds), MODES):
+        bundle = load_bundle(run / "folds" / str(fold) / "bundle")
+        kept = run / "inserted" / f"{name}-{bundle.fingerprint}-{host.seed}-{limit}.json"
+        if not kept.is_file():
+            network = load_network(bundle, threads=threads)
+            held_out = [case for case, of in zip(cases, fold_of, strict=True) if of == fold][:limit]
+            whole = name == "inserted_with_surroundings"
+            new = [inserted(case, data, host, network, whole=whole) for case in held_out]
+            with written_aside(kept) as path:
+                path.write_text(json.dumps(new), encoding="utf-8")
+        rows[name] += json.loads(kept.read_text(encoding="utf-8"))
+        print(f"{name}, fold {fold}: {len(rows[name])} nodules", flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
@@ -174,37 +202,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     nodules = args.data / "lidc_nodules"
-    cases = lidc_nodules.load_cases(nodules)
-    evaluation = json.loads((args.run / "evaluation.json").read_text(encoding="utf-8"))
     folds = int(json.loads((args.run / "run.json").read_text(encoding="utf-8"))["arguments"]["folds"])
-    fold_of = lidc_nodules.patient_folds(cases, folds=folds)
-    result: dict[str, Any] = {"small_volumes": evaluation["summary"], "machine": platform.machine()}
+    result: dict[str, Any] = {"machine": platform.machine()}
     with tempfile.TemporaryDirectory() as temporary:
         with tarfile.open(args.data / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
             archive.extractall(temporary, filter="data")
-        bundle = load_bundle("nodule-outline")
-        result["bundle"] = bundle.fingerprint
-        result["whole_scans"] = whole_scans(nodules, Path(temporary), load_network(bundle, threads=args.threads))
         host = Host(read_volume(Path(temporary)), seed=args.seed)
-    for name, whole in (("inserted_with_surroundings", True), ("inserted_by_mask", False)):
-        rows = []
-        for fold in range(folds):
-            network = load_network(load_bundle(args.run / "folds" / str(fold) / "bundle"), threads=args.threads)
-            held_out = [case for case, of in zip(cases, fold_of, strict=True) if of == fold][: args.limit]
-            rows += [inserted(c, nodules, host, network, seed=args.seed, whole=whole) for c in held_out]
-            print(f"{name}, fold {fold}: {len(rows)} nodules", flush=True)
+    rows = insert_all(args.run, nodules, host, folds=folds, limit=args.limit, threads=args.threads)
+    bundle = load_bundle("nodule-outline")
+    result["bundle"] = bundle.fingerprint
+    result["whole_scans"] = whole_scans(nodules, host.scan, load_network(bundle, threads=args.threads))
+    evaluation = json.loads((args.run / "evaluation.json").read_text(encoding="utf-8"))
+    result["small_volumes"] = evaluation["summary"]
+    for name, how in MODES.items():
+        judged = rows[name]
         result[name] = {
             "scan": "LIDC-IDRI-0001, in no training, sampled on each nodule's own voxels",
-            "how": "the whole small volume, its sides feathered" if whole else "the nodule, feathered by its mask",
-            "all": summarize(rows),
-            "with_a_slice_beyond_both_ends": summarize([row for row in rows if row["beyond"] > 0]),
-            "at_a_wall": summarize([row for row in rows if row["wall"]]),
-            "nodules": rows,
+            "how": how,
+            "all": summarize(judged),
+            "with_a_slice_beyond_both_ends": summarize([row for row in judged if row["beyond"] > 0]),
+            "at_a_wall": summarize([row for row in judged if row["wall"]]),
         }
+    for name in MODES:
+        result[name]["nodules"] = rows[name]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for part in ("inserted_with_surroundings", "inserted_by_mask"):
-        del result[part]["nodules"]
+    for name in MODES:
+        del result[name]["nodules"]
     print(json.dumps(result, indent=1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -24,8 +25,11 @@ def to_onnx(network: torch.nn.Module, example: torch.Tensor, *, half: bool = Tru
         The ONNX file; its input is ``image``, its output ``logits``.
     """
     network = network.float().eval().to(memory_format=torch.contiguous_format)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of the exporter's own deprecated calls
+        logger.setLevel(logging.ERROR)
         path = Path(folder) / "network.onnx"
         torch.onnx.export(
             network,
@@ -38,6 +42,7 @@ def to_onnx(network: torch.nn.Module, example: torch.Tensor, *, half: bool = Tru
             external_data=False,
             verbose=False,
         )
+        logger.setLevel(level)
         model = onnx.load(path)
     del model.graph.value_info[:]
     for node in model.graph.node:

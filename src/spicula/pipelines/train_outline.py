@@ -296,7 +296,7 @@ def _card(metrics: Mapping[str, Any], nodules: int, patients: int, background: V
         "licence": "Apache-2.0 (weights); the data they were trained on: CC BY 3.0, attribution above",
         "metrics": {
             "what": "Dice against the readers' mask, from the center point alone, patient-grouped cross-validation; "
-            "95 % bootstrap intervals over patients; shifted: from a point a quarter of the diameter off, at least 2 mm "
+            "95 % bootstrap intervals over patients; shifted: from a point a quarter of the diameter off, at least 2 "
             "and at most 5 mm",
             **metrics,
         },
