@@ -41,6 +41,15 @@ MOST_CANDIDATES = 800
 SECOND_LOOKS = 64
 """This many of the best are looked at again, mirrored."""
 
+MOST_WHOLE = 100
+"""Of this many of the best it is asked whether they are parts of a mass."""
+
+LEAST_BELIEF = 0.3
+"""A mass stands for its part if it scores at least this share of the part's score."""
+
+BODY_HU = -300.0
+"""Tissue, not lung: what joins a part to its mass."""
+
 BATCH = 64
 
 
@@ -75,7 +84,8 @@ def detect(
         return []
     scores = judge(boxes(volume, [c.center_xyz_mm for c in candidates]), bundle)
     order = np.lexsort((np.arange(len(scores)), -scores))
-    chosen = _apart([(candidates[i], float(scores[i])) for i in order if scores[i] >= least_score])
+    ranked = [(candidates[i], float(scores[i])) for i in order if scores[i] >= least_score]
+    chosen = _apart(_whole(ranked[:MOST_WHOLE], coarse(volume, 0.8 * FAR_MM)) + ranked[MOST_WHOLE:])
     return [_finding(rank + 1, *pair) for rank, pair in enumerate(chosen[:limit])]
 
 
@@ -163,6 +173,36 @@ def _cut(source: Volume, grid: Geometry) -> NDArray[np.float32]:
         below, above = array.take(low, axis=axis), array.take(np.minimum(low + 1, n - 1), axis=axis)
         array = below + part * (above - below)
     return array
+
+
+def _whole(ranked: Sequence[tuple[Candidate, float]], volume: Volume) -> list[tuple[Candidate, float]]:
+    """Where a finding is part of a mass that the network believes in too, let the mass stand for it.
+
+    Args:
+        ranked: Candidates by falling score.
+        volume: The scan on a coarse grid.
+
+    Returns:
+        The same by falling score; a mass has the score of its best part.
+    """
+    result: list[tuple[Candidate, float]] = []
+    for part, score in ranked:
+        chosen = part
+        for mass, belief in ranked:
+            gap = float(np.linalg.norm(np.subtract(mass.center_xyz_mm, part.center_xyz_mm)))
+            larger = mass.radius_mm > max(1.5 * part.radius_mm, chosen.radius_mm) and gap < 1.1 * mass.radius_mm
+            if larger and belief > LEAST_BELIEF * score and _one_body(volume, part, mass):
+                chosen = mass
+        result.append((chosen, score))
+    return result
+
+
+def _one_body(volume: Volume, part: Candidate, mass: Candidate) -> bool:
+    """Whether there is nothing but tissue on the way from one center to the other."""
+    way = np.linspace(part.center_xyz_mm, mass.center_xyz_mm, 12)
+    index = np.rint(volume.geometry.world_to_index(way)).astype(int)
+    z, y, x = np.clip(index, 0, np.asarray(volume.geometry.shape_zyx) - 1).T
+    return bool(volume.array_zyx[z, y, x].min() > BODY_HU)
 
 
 def _apart(ranked: Sequence[tuple[Candidate, float]]) -> list[tuple[Candidate, float]]:
