@@ -62,22 +62,23 @@ class PlaneNet(nn.Module):  # type: ignore[misc, unused-ignore]
 
 
 class Committee(nn.Module):  # type: ignore[misc, unused-ignore]
-    """Several networks on one input, averaged over mirror images; keeps each one's first outputs.
+    """Members of several networks each on one input, averaged over mirror images; keeps the first outputs.
 
     Args:
-        networks: The members.
+        members: The networks of each member, equally many.
         outputs: How many leading logits of each are kept.
     """
 
-    def __init__(self, networks: Sequence[PlaneNet], outputs: int) -> None:
+    def __init__(self, members: Sequence[Sequence[PlaneNet]], outputs: int) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(networks)
+        self.members = nn.ModuleList([nn.ModuleList(networks) for networks in members])
         self.outputs = outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[n, channels, rows, columns]`` to ``[n, members * outputs]``, member by member."""
         views = [x, x.flip(2), x.flip(3), x.flip((2, 3))]
-        members = [
-            torch.stack([network(view)[:, : self.outputs] for view in views]).mean(dim=0) for network in self.networks
+        logits = [
+            torch.stack([network(view)[:, : self.outputs] for network in networks for view in views]).mean(dim=0)
+            for networks in self.members
         ]
-        return torch.cat(members, dim=1)
+        return torch.cat(logits, dim=1)

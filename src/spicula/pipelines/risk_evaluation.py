@@ -20,6 +20,7 @@ def evaluate(
     labels: Mapping[str, ArrayLike],
     probabilities: Mapping[str, ArrayLike],
     *,
+    scores: Mapping[str, ArrayLike],
     fold_of: NDArray[np.intp],
     patients: NDArray[np.str_],
     diameter_mm: ArrayLike,
@@ -31,6 +32,8 @@ def evaluate(
     Args:
         labels: By target, 0 or 1 for each nodule.
         probabilities: By target, of each nodule by a model that did not learn from its patient.
+        scores: By target, what ranks the nodules: the same before its calibration, which rises, and so leaves the
+            order within a fold, but is another one for each fold.
         fold_of: Fold of each nodule.
         patients: Patient of each nodule, the unit of the bootstrap.
         diameter_mm: The baseline that malignancy is compared with.
@@ -38,40 +41,45 @@ def evaluate(
         resamples: Of each bootstrap.
 
     Returns:
-        For each target AUROC (pooled with a 95 % interval, mean of the folds), calibration error and Brier score; for
-        malignancy also the diameter, the paired difference, and the decided subset.
+        For each target AUROC of the scores (pooled with a 95 % interval, mean of the folds) and of the calibrated
+        probabilities (pooled), and calibration error and Brier score of these; for malignancy also the
+        diameter, the paired difference, and the decided subset.
     """
     result: dict[str, Any] = {"nodules": len(fold_of), "patients": len(set(patients.tolist())), "targets": {}}
     for target, truth in labels.items():
         y, p = np.asarray(truth, dtype=np.float64), np.asarray(probabilities[target], dtype=np.float64)
+        score = np.asarray(scores[target], dtype=np.float64)
         line = calibration_line(y, p)
         result["targets"][target] = {
             "positives": int(y.sum()),
-            "auroc": rounded(bootstrap_interval(auroc, [y, p], patients, resamples=resamples)),
-            "auroc_mean_of_folds": round(fold_mean(y, p, fold_of), 4),
+            "auroc": rounded(bootstrap_interval(auroc, [y, score], patients, resamples=resamples)),
+            "auroc_mean_of_folds": round(fold_mean(y, score, fold_of), 4),
+            "auroc_of_calibrated": round(auroc(y, p), 4),
             "ece_10_equal_mass": round(expected_calibration_error(y, p), 4),
             "brier": round(brier(y, p).score, 4),
             "calibration_slope": round(line.slope, 3),
             "calibration_in_the_large": round(line.in_the_large, 3),
         }
     y = np.asarray(labels["malignancy"], dtype=np.float64)
-    p = np.asarray(probabilities["malignancy"], dtype=np.float64)
+    score = np.asarray(scores["malignancy"], dtype=np.float64)
     diameter = np.asarray(diameter_mm, dtype=np.float64)
     result["diameter_alone"] = {
         "auroc": round(auroc(y, diameter), 4),
         "auroc_mean_of_folds": round(fold_mean(y, diameter, fold_of), 4),
     }
     result["gain_over_diameter"] = difference(
-        bootstrap_difference(auroc, y, p, diameter, patients, resamples=resamples)
+        bootstrap_difference(auroc, y, score, diameter, patients, resamples=resamples)
     )
     decided = np.asarray(rating) != 3
-    truth = (np.asarray(rating)[decided] > 3).astype(np.float64)
-    result["decided_rating_4_5_against_1_2"] = {
-        "nodules": int(decided.sum()),
-        "auroc": rounded(bootstrap_interval(auroc, [truth, p[decided]], patients[decided], resamples=resamples)),
-        "diameter_alone": round(auroc(truth, diameter[decided]), 4),
-        "auroc_of_label_there": round(auroc(y[decided], p[decided]), 4),
-    }
+    result["decided_rating_4_5_or_1_2"] = {"nodules": int(decided.sum())}
+    for name, truth in (("rating", np.asarray(rating) > 3), ("label", y > 0)):
+        known = truth[decided].astype(np.float64)
+        result["decided_rating_4_5_or_1_2"][f"against_the_{name}"] = {
+            "auroc": rounded(
+                bootstrap_interval(auroc, [known, score[decided]], patients[decided], resamples=resamples)
+            ),
+            "diameter_alone": round(auroc(known, diameter[decided]), 4),
+        }
     return result
 
 

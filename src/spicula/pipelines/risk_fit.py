@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,11 @@ class KernelRecipe:
 class NetworkRecipe:
     """How one network is trained."""
 
-    epochs: int = 30
+    epochs: int = 25
     batch: int = 32
     rate: float = 3e-3
     decay: float = 0.05
-    width: int = 24
+    width: int = 20
     seed: int = 0
     threads: int = 1
 
@@ -141,15 +142,23 @@ def new_network(table: Table, recipe: NetworkRecipe) -> Any:
     return PlaneNet(PLANES, len(TARGETS) + table.steps.shape[1] + 1, width=recipe.width)
 
 
-def network_logits(table: Table, rows: Rows, weights: dict[str, Any], recipe: NetworkRecipe) -> Array:
-    """Logits of undisturbed nodules, averaged over mirror images, ``[len(rows), targets]``."""
-    torch = require("torch", extra="train")
+def committee_of(table: Table, members: Sequence[Sequence[dict[str, Any]]], recipe: NetworkRecipe) -> Any:
+    """The networks of all members, by their weights, as one network in evaluation mode."""
     from spicula.networks.planes import Committee
 
+    def loaded(weights: dict[str, Any]) -> Any:
+        network = new_network(table, recipe)
+        network.load_state_dict(weights)
+        return network
+
+    return Committee([[loaded(weights) for weights in member] for member in members], len(TARGETS)).eval()
+
+
+def network_logits(table: Table, rows: Rows, weights: Sequence[dict[str, Any]], recipe: NetworkRecipe) -> Array:
+    """Mean logits of one member's networks on undisturbed nodules and their mirror images, ``[len(rows), targets]``."""
+    torch = require("torch", extra="train")
     torch.set_num_threads(recipe.threads)
-    network = new_network(table, recipe)
-    network.load_state_dict(weights)
-    committee = Committee([network], len(TARGETS)).eval()
+    committee = committee_of(table, [weights], recipe)
     edge = (FIELD_PIXELS - PIXELS) // 2
     with torch.no_grad():
         parts = [

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.classifiers.risk import TARGETS
+from spicula.core.errors import InputError
 from spicula.core.finding import Case
 from spicula.core.volume import Mask, Volume
 from spicula.datasets import lidc_nodules
@@ -168,8 +169,7 @@ def _measured(
             if column and column == variants - 1:
                 seen = (volume, readers(cases[row]))
             elif column:
-                other, point = disturbed(volume, center, mask, rng)
-                seen = (other, outlines(cases[row], other, point))
+                seen = _disturbed_and_outlined(cases[row], volume, mask, outlines, rng)
             arrays["features"][row, column] = feature_vector(describe(*seen), names)
             planes = axial_planes(*seen, pixels=FIELD_PIXELS)
             planes[PLANES:] *= 1000
@@ -179,6 +179,16 @@ def _measured(
                 array.flush()
             progress.write_text(json.dumps({"facts": facts, "done": row + 1}), encoding="utf-8")
     return np.load(folder / "features.npy"), np.load(folder / "planes.npy", mmap_mode="r")
+
+
+def _disturbed_and_outlined(
+    case: Case, volume: Volume, mask: Mask, outlines: Outlines, rng: np.random.Generator
+) -> tuple[Volume, Mask]:
+    other, point = disturbed(volume, case.findings[0].center_xyz_mm, mask, rng)
+    try:
+        return other, outlines(case, other, point)
+    except InputError:  # the outline wandered out of the cut volume
+        return other, mask
 
 
 def _targets(

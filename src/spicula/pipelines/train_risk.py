@@ -9,7 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,10 @@ from spicula.pipelines.risk_evaluation import evaluate
 from spicula.pipelines.risk_fit import (
     KernelRecipe,
     NetworkRecipe,
+    committee_of,
     fit_kernel,
     fit_network,
     network_logits,
-    new_network,
 )
 from spicula.pipelines.risk_table import Outlines, Table, make_table
 from spicula.runtime.openvino import load_network
@@ -52,6 +52,9 @@ from spicula.runtime.openvino import load_network
 NAME = "nodule-risk"
 REPLICATES = 100
 """Bootstrap replicates of each calibration, over patients."""
+
+WEIGHTS = (0.6, 0.4)
+"""Of the kernel's and the network's logit, for every target; set by hand, as fitting them gains nothing."""
 
 Array = NDArray[np.float64]
 Report = Callable[[str], None]
@@ -65,7 +68,8 @@ def train_risk(
     outlines: Outlines | None = None,
     folds: int = 5,
     variants: int = 4,
-    epochs: int = 30,
+    epochs: int = 25,
+    networks: int = 2,
     seed: int = 0,
     threads: int = 1,
     limit: int | None = None,
@@ -74,8 +78,8 @@ def train_risk(
     """Train the risk model in patient-grouped folds; go on where a killed run stopped.
 
     ``out`` then holds ``run.json`` (arguments, versions, commit, seconds), ``table/`` (what is learned from),
-    ``folds/<k>/`` (weights and log of each network), ``predictions.csv`` (out-of-fold probabilities of every nodule,
-    with the logits of both judges), ``evaluation.json`` and the bundle ``nodule-risk/``.
+    ``folds/<k>/<seed>/`` (weights and log of each network), ``predictions.csv`` (out-of-fold probabilities of
+    every nodule, with the logits of both judges), ``evaluation.json`` and the bundle ``nodule-risk/``.
 
     Args:
         data: Development data with ``lidc_nodules`` and ``lidc_xml``.
@@ -86,6 +90,7 @@ def train_risk(
         folds: Number of patient folds; those of the outline run.
         variants: Of each nodule: itself, disturbed ones, and the one in the readers' outline.
         epochs: Of each network.
+        networks: For each fold, of different seeds; their logits are averaged.
         seed: Of all random choices.
         threads: Threads of torch and of OpenVINO.
         limit: Only the first nodules, for a trial.
@@ -105,7 +110,8 @@ def train_risk(
     kernel_recipe = KernelRecipe()
     run = _open_run(
         out,
-        {"network": asdict(recipe), "kernel": asdict(kernel_recipe), "folds": folds, "variants": variants}
+        {"network": asdict(recipe), "networks": networks, "kernel": asdict(kernel_recipe)}
+        | {"folds": folds, "variants": variants}
         | {"nodules": len(cases), "patients": len({case.patient_id for case in cases}), "seed": seed},
     )
     identity = "given"
@@ -118,10 +124,12 @@ def train_risk(
     fold_of = lidc_nodules.patient_folds(lidc_nodules.load_cases(data / "lidc_nodules"), folds=folds)[: len(cases)]
     learned = [np.flatnonzero(fold_of != fold) for fold in range(folds)]
     kernel = fit_kernel(table, learned, kernel_recipe)
-    weights = []
+    weights: list[list[dict[str, Any]]] = [[] for _ in learned]
     for fold, rows in enumerate(learned):
-        report(f"network without fold {fold + 1} of {folds}")
-        weights.append(fit_network(table, rows, out / "folds" / str(fold), recipe))
+        report(f"networks without fold {fold + 1} of {folds}")
+        for number in range(networks):
+            other = replace(recipe, seed=recipe.seed + number)
+            weights[fold].append(fit_network(table, rows, out / "folds" / str(fold) / str(other.seed), other))
     logits = _out_of_fold(table, kernel, weights, fold_of, recipe)
     probabilities = {
         target: _cross_fitted(logits[:, i], table.labels[:, i], fold_of) for i, target in enumerate(TARGETS)
@@ -130,6 +138,7 @@ def train_risk(
     evaluation = evaluate(
         {target: table.labels[:, i] for i, target in enumerate(TARGETS)},
         probabilities,
+        scores={target: logits[:, i] @ np.asarray(WEIGHTS) for i, target in enumerate(TARGETS)},
         fold_of=fold_of,
         patients=table.patients,
         diameter_mm=table.diameter_mm,
@@ -170,7 +179,11 @@ def _outlines_of(data: Path, run: Path, cases: Sequence[Case], *, folds: int, th
 
 
 def _out_of_fold(
-    table: Table, kernel: Kernel, weights: Sequence[dict[str, Any]], fold_of: NDArray[np.intp], recipe: NetworkRecipe
+    table: Table,
+    kernel: Kernel,
+    weights: Sequence[Sequence[dict[str, Any]]],
+    fold_of: NDArray[np.intp],
+    recipe: NetworkRecipe,
 ) -> Array:
     """Logits of the kernel and the network that did not learn from each nodule's patient, ``[n, targets, 2]``."""
     logits = np.zeros((len(fold_of), len(TARGETS), 2))
@@ -181,27 +194,14 @@ def _out_of_fold(
     return logits
 
 
-def _weigh(logits: Array, labels: Array) -> tuple[tuple[float, float], float]:
-    """Weights of both judges, none negative, and a bias, by logistic regression."""
-    linear_model = require("sklearn.linear_model", extra="train")
-    for columns in ([0, 1], [0], [1]):
-        fitted = linear_model.LogisticRegression(C=1.0, max_iter=1000).fit(logits[:, columns], labels)
-        found = np.zeros(2)
-        found[columns] = fitted.coef_[0]
-        if found.min() >= 0:
-            break
-    found = np.maximum(found, 0.0)
-    return (float(found[0]), float(found[1])), float(fitted.intercept_[0])
-
-
 def _combination(logits: Array, labels: Array) -> Combination:
-    weights, bias = _weigh(logits, labels)
-    plain = Combination(weights, bias, ())
-    return Combination(weights, bias, (fit_beta(plain.mix(logits), labels),))
+    """The judges weighed as always, calibrated on these logits and labels."""
+    plain = Combination(WEIGHTS, 0.0, ())
+    return Combination(WEIGHTS, 0.0, (fit_beta(plain.mix(logits), labels, form="am"),))
 
 
 def _cross_fitted(logits: Array, labels: Array, fold_of: NDArray[np.intp]) -> Array:
-    """Calibrated probabilities: weights and calibration of each fold come from the other folds' out-of-fold logits."""
+    """Calibrated probabilities: the calibration of each fold comes from the other folds' out-of-fold logits."""
     probability = np.zeros(len(labels))
     for fold in np.unique(fold_of):
         rest, own = fold_of != fold, fold_of == fold
@@ -219,7 +219,7 @@ def _replicates(probability: Array, labels: Array, patients: NDArray[np.str_]) -
         drawn = np.bincount(rng.integers(code.max() + 1, size=code.max() + 1), minlength=code.max() + 1)[code]
         if 0 < (drawn * labels).sum() < drawn.sum():
             try:
-                found.append(fit_beta(probability, labels, weights=drawn.astype(np.float64)))
+                found.append(fit_beta(probability, labels, form="am", weights=drawn.astype(np.float64)))
             except InputError:  # a draw that asks for a falling map
                 continue
     return found
@@ -246,17 +246,12 @@ def _kernel_bytes(kernel: Kernel) -> bytes:
     return stream.getvalue()
 
 
-def _network_bytes(table: Table, weights: Sequence[dict[str, Any]], recipe: NetworkRecipe) -> bytes:
+def _network_bytes(table: Table, weights: Sequence[Sequence[dict[str, Any]]], recipe: NetworkRecipe) -> bytes:
     torch = require("torch", extra="train")
     from spicula.networks.export import to_onnx
-    from spicula.networks.planes import Committee
     from spicula.transforms.planes import PIXELS, PLANES
 
-    networks = []
-    for weight in weights:
-        networks.append(new_network(table, recipe))
-        networks[-1].load_state_dict(weight)
-    return to_onnx(Committee(networks, len(TARGETS)), torch.zeros(2, 2 * PLANES, PIXELS, PIXELS))
+    return to_onnx(committee_of(table, weights, recipe), torch.zeros(2, 2 * PLANES, PIXELS, PIXELS))
 
 
 def _write_predictions(
