@@ -9,6 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -196,8 +197,12 @@ def _out_of_fold(
 
 def _combination(logits: Array, labels: Array) -> Combination:
     """The judges weighed as always, calibrated on these logits and labels."""
-    plain = Combination(WEIGHTS, 0.0, ())
-    return Combination(WEIGHTS, 0.0, (fit_beta(plain.mix(logits), labels, form="am"),))
+    mixed = Combination(WEIGHTS, 0.0, ()).mix(logits)
+    try:
+        calibration = fit_beta(mixed, labels, form="am")
+    except InputError:  # a trial with so few nodules that the map would fall
+        calibration = BetaCalibration(1.0, 1.0, 0.0)
+    return Combination(WEIGHTS, 0.0, (calibration,))
 
 
 def _cross_fitted(logits: Array, labels: Array, fold_of: NDArray[np.intp]) -> Array:
@@ -215,13 +220,11 @@ def _replicates(probability: Array, labels: Array, patients: NDArray[np.str_]) -
     _, code = np.unique(patients, return_inverse=True)
     rng = np.random.default_rng(0)
     found: list[BetaCalibration] = []
-    while len(found) < REPLICATES:
+    for _ in range(10 * REPLICATES):
         drawn = np.bincount(rng.integers(code.max() + 1, size=code.max() + 1), minlength=code.max() + 1)[code]
-        if 0 < (drawn * labels).sum() < drawn.sum():
-            try:
+        if len(found) < REPLICATES and 0 < (drawn * labels).sum() < drawn.sum():
+            with suppress(InputError):  # a draw that asks for a falling map
                 found.append(fit_beta(probability, labels, form="am", weights=drawn.astype(np.float64)))
-            except InputError:  # a draw that asks for a falling map
-                continue
     return found
 
 
