@@ -35,7 +35,7 @@ NEAR_MM, FAR_MM = 1.0, 3.0
 AIR_HU, TISSUE_HU = -1000.0, 400.0
 """Window of the boxes, to 0 and 1."""
 
-MOST_CANDIDATES = 800
+MOST_CANDIDATES = 1200
 """Of this many candidates, by strength, the network is asked."""
 
 SECOND_LOOKS = 64

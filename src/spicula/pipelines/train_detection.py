@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.bundle import Bundle, write_bundle
+from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.core.files import written_aside
 from spicula.datasets import lidc_nodules
@@ -42,7 +44,15 @@ class Recipe:
 
 
 def train_detection(
-    data: Path, out: Path, *, rounds: int = 3, steps: int = 400, tested: int = 60, seed: int = 0, threads: int = 1
+    data: Path,
+    out: Path,
+    *,
+    rounds: int = 3,
+    steps: int = 380,
+    tested: int = 48,
+    seed: int = 0,
+    threads: int = 1,
+    report: Callable[[str], None] = print,
 ) -> Bundle:
     """Train the filter of the nodule detector.
 
@@ -58,21 +68,28 @@ def train_detection(
         tested: Most nodules of the test patients that are set into each scan left out, drawn at random.
         seed: Decides all that is random.
         threads: Of torch.
+        report: Takes one line of progress.
 
     Returns:
         The bundle.
 
     Raises:
-        MissingExtraError: torch is not installed.
-        InputError: The data are not there.
+        MissingExtraError: torch, safetensors or onnx is not installed.
+        InputError: The data are not there, or ``out`` is a run with other arguments.
     """
-    require("torch", extra="train")
+    for module in ("torch", "safetensors", "onnx", "onnxscript"):
+        require(module, extra="train")
     recipe = Recipe(steps=steps, seed=seed, threads=threads)
     out.mkdir(parents=True, exist_ok=True)
     _write_run(out, data, recipe, rounds=rounds, tested=tested)
+    report(f"setting nodules into {len(TRAINING_SCANS)} scans")
     crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed)
+    report(f"detection network on all {len(crops.positive)} boxes")
     weights = fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
-    trials = [trial for scan in FOLD_OF for trial in _left_out(data, out, crops, scan, recipe, tested=tested)]
+    trials: list[Trial] = []
+    for scan in FOLD_OF:
+        report(f"detection network without {scan} and a fifth of the patients")
+        trials += _left_out(data, out, crops, scan, recipe, tested=tested)
     calibration = evaluate_detection.calibrate(trials)
     metrics = evaluate_detection.summary(trials)
     manifest = _manifest(calibration, _card(metrics, crops))
@@ -291,11 +308,24 @@ def _card(metrics: Mapping[str, Any], crops: Crops) -> dict[str, Any]:
 
 
 def _write_run(out: Path, data: Path, recipe: Recipe, *, rounds: int, tested: int) -> None:
-    packages = {name: version(name) for name in ("spicula", "numpy", "scipy", "torch", "SimpleITK")}
+    """Start ``run.json``, or make sure that the one that is there has the same arguments."""
+    path = out / "run.json"
+    arguments = {"data": data.name, "recipe": asdict(recipe), "rounds": rounds, "tested": tested}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
+        if before != arguments:
+            raise InputError(f"{path}: arguments", got=arguments, expected=before, hint="name another folder")
+        return
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     run = {
-        "job": "train detection", "data": data.name, "recipe": asdict(recipe), "rounds": rounds, "tested": tested,
-        "scans": list(TRAINING_SCANS), "left_out_test": FOLD_OF, "python": platform.python_version(),
-        "versions": packages,
-    }  # fmt: skip
-    with written_aside(out / "run.json") as path:
-        path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+        "job": "train detection",
+        "arguments": arguments,
+        "scans": list(TRAINING_SCANS),
+        "fold of the patients tested on each scan": FOLD_OF,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("spicula", "numpy", "scipy", "torch", "SimpleITK", "openvino")},
+        "commit": commit or "unknown",
+    }
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
