@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -14,9 +15,13 @@ from spicula.core.bundle import Bundle
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A compiled network: call it with float32 arrays in the order of its inputs, get its outputs in order."""
+    """A compiled network: call it with float32 arrays in the order of its inputs, get its outputs in order.
+
+    Several threads may call it at once; each has an inference request of its own.
+    """
 
     compiled: Any
+    _own: threading.local = field(default_factory=threading.local, repr=False)
 
     def __call__(self, *inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Run one batch.
@@ -27,8 +32,10 @@ class Network:
         Returns:
             One float32 array for each output.
         """
-        results = self.compiled([np.ascontiguousarray(array, dtype=np.float32) for array in inputs])
-        return tuple(np.asarray(results[output], dtype=np.float32) for output in self.compiled.outputs)
+        if not hasattr(self._own, "request"):
+            self._own.request = self.compiled.create_infer_request()
+        results = self._own.request.infer([np.ascontiguousarray(array, dtype=np.float32) for array in inputs])
+        return tuple(np.array(results[output], dtype=np.float32) for output in self.compiled.outputs)
 
 
 def load_network(bundle: Bundle, file: str = "network.onnx", *, threads: int | None = None) -> Network:
