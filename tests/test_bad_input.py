@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_analyze_refuses(run: Run, tmp_path: Path, make: Callable[[Path], Path],
     assert status == 1
     assert error.startswith("error: ")
     assert error.count("\n") == 1, f"one line, not {error}"
-    assert pytest.importorskip("re").search(message, error), error
+    assert re.search(message, error), error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
 

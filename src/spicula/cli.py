@@ -94,13 +94,14 @@ def analyze(
     from spicula.pipelines.batch import SUMMARY, Outcome, analyze_paths
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("analyzing", total=None)
 
         def report(done: int, total: int, outcome: Outcome) -> None:
             bar.update(task, completed=done, total=total)
             if total > 1:
-                bar.console.print(f"{outcome.status:6}  {outcome.scan_id}  {outcome.reason}", markup=False)
+                console.print(f"{outcome.status:6}  {outcome.scan_id}  {outcome.reason}", markup=False)
 
         outcomes = analyze_paths(
             paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, progress=report

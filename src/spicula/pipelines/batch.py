@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,9 @@ class _Job:
 
 
 def _jobs(paths: Sequence[Path], *, all_series: bool) -> Iterator[_Job]:
-    seen: set[str] = set()
-    for path in paths:
+    """One job for each scan; a path given twice counts once, a series found at two paths gets a number."""
+    counts: Counter[str] = Counter()
+    for path in dict.fromkeys(path.resolve() for path in paths):
         try:
             scans = find_scans(path, all_series=all_series)
         except SpiculaError as error:
@@ -141,9 +143,9 @@ def _jobs(paths: Sequence[Path], *, all_series: bool) -> Iterator[_Job]:
             yield _Job(path.name, path, error)
             continue
         for scan in scans:
-            if scan.scan_id not in seen:
-                seen.add(scan.scan_id)
-                yield _Job(scan.scan_id, scan.path, scan)
+            counts[scan.scan_id] += 1
+            number = counts[scan.scan_id]
+            yield _Job(scan.scan_id + (f"-{number}" if number > 1 else ""), scan.path, scan)
 
 
 def _run(job: _Job, folder: Path, options: Mapping[str, Any], models: Models, *, resume: bool) -> Outcome:
