@@ -12,11 +12,11 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
-from spicula.dicom.writer import write_series
 
 from spicula.cli import main
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Volume
+from spicula.dicom.writer import write_series
 
 Run = Callable[..., tuple[int, str]]
 

@@ -1,0 +1,39 @@
+"""The real scans that the jobs are tried on, analyzed once."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spicula.core.analysis import Analysis
+from spicula.pipelines.batch import Outcome, analyze_paths
+
+Analyzed = tuple[Analysis, Path]
+
+
+@pytest.fixture(scope="session")
+def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Analyzed]:
+    """Analyze a path with all outputs; gives the analysis and the folder of its files."""
+    done: dict[Path, Analyzed] = {}
+
+    def run(path: Path) -> Analyzed:
+        if path not in done:
+            out = tmp_path_factory.mktemp("findings") / "out"
+            outcomes: list[Outcome] = analyze_paths([path], out)
+            assert outcomes[0].analysis is not None
+            done[path] = outcomes[0].analysis, out
+        return done[path]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def lidc_0001(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole LIDC-IDRI-0001 series as DICOM, unpacked."""
+    folder = tmp_path_factory.mktemp("LIDC-IDRI-0001")
+    with tarfile.open(shared / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
