@@ -43,7 +43,8 @@ RESULTS = Path(__file__).parent / "results" / "outline.json"
 RADII_MM = (4.0, 7.0, 11.0, 18.0)
 SIDES = {"left": (1.0, 0.0), "right": (-1.0, 0.0), "front": (0.0, -1.0), "back": (0.0, 1.0)}
 MODES = {
-    "inserted_with_surroundings": "the whole small volume, its sides feathered; the scan goes on beyond its ends",
+    "inserted_with_surroundings": "the whole small volume, its sides feathered, at a wall of its side where it has "
+    "one; the scan goes on beyond its ends",
     "inserted_by_mask": "the nodule alone, feathered by its mask",
 }
 READERS_0001 = {"mean_diameter_mm": 29.6, "volume_mm3": 7500.0, "center_xyz_mm": (56.2, 86.3, -115.9)}
@@ -102,7 +103,7 @@ def set_whole(scan: Volume, nodule: Volume, mask: Mask, *, feather_mm: float = 3
 
 
 def inserted(case: Case, data: Path, host: Host, network: Any, *, whole: bool) -> dict[str, Any]:
-    """Insert one nodule into the scan, outline it from its center and from a shifted one.
+    """Insert one nodule into the scan, outline it from its center and, with ``whole``, from a shifted one too.
 
     The scan around the place is brought to the nodule's own voxels, so that nodule and truth stay as the readers saw
     them. With ``whole`` all of the small volume is set in, else the nodule alone, feathered by its mask.
@@ -111,7 +112,7 @@ def inserted(case: Case, data: Path, host: Host, network: Any, *, whole: bool) -
     volume, mask = case.load_volume(), lidc_nodules.load_mask(data, case.case_id)
     diameter = (6.0 / np.pi * mask.volume_mm3) ** (1 / 3)
     side = side_of(insertion.wall_direction(volume, mask))
-    places = host.places(diameter / 2, "" if whole else side)
+    places = host.places(diameter / 2, side)
     place = np.asarray(places[int(rng.integers(len(places)))])
     center = np.asarray(case.findings[0].center_xyz_mm)
     scan = on_own_grid(host.scan, volume, center, place, side_mm=max(64.0, 5.0 * diameter))
@@ -130,7 +131,7 @@ def inserted(case: Case, data: Path, host: Host, network: Any, *, whole: bool) -
     }
     direction = rng.normal(size=3)
     shifted = place + direction / np.linalg.norm(direction) * np.clip(diameter / 4, *SHIFT_MM)
-    for column, point in (("dice", place), ("dice_shifted", shifted)):
+    for column, point in (("dice", place), ("dice_shifted", shifted))[: 2 if whole else 1]:
         found = outline(scan, point.tolist(), network=network)
         row[column] = round(dice(found, truth), 4)
         row.setdefault("volume_ratio", round(found.volume_mm3 / truth.volume_mm3, 3))
@@ -171,13 +172,13 @@ def whole_scans(data: Path, scan: Volume, network: Any) -> dict[str, Any]:
 
 
 def insert_all(
-    run: Path, data: Path, host: Host, *, folds: int, limit: int | None, threads: int
+    run: Path, data: Path, host: Host, *, modes: list[str], folds: int, limit: int | None, threads: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of all nodules in both ways; those of a network that was judged before are read from the run folder."""
     cases = lidc_nodules.load_cases(data)
     fold_of = lidc_nodules.patient_folds(cases, folds=folds)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in MODES}
-    for fold, name in itertools.product(range(folds), MODES):
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in modes}
+    for name, fold in itertools.product(modes, range(folds)):
         bundle = load_bundle(run / "folds" / str(fold) / "bundle")
         kept = run / "inserted" / f"{name}-{bundle.fingerprint}-{host.seed}-{limit}.json"
         if not kept.is_file():
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--limit", type=int, default=None, help="only the first nodules of each fold")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -208,26 +210,27 @@ def main() -> None:
         with tarfile.open(args.data / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
             archive.extractall(temporary, filter="data")
         host = Host(read_volume(Path(temporary)), seed=args.seed)
-    rows = insert_all(args.run, nodules, host, folds=folds, limit=args.limit, threads=args.threads)
+    rows = insert_all(args.run, nodules, host, modes=args.modes, folds=folds, limit=args.limit, threads=args.threads)
     bundle = load_bundle("nodule-outline")
     result["bundle"] = bundle.fingerprint
     result["whole_scans"] = whole_scans(nodules, host.scan, load_network(bundle, threads=args.threads))
     evaluation = json.loads((args.run / "evaluation.json").read_text(encoding="utf-8"))
     result["small_volumes"] = evaluation["summary"]
-    for name, how in MODES.items():
+    for name in args.modes:
         judged = rows[name]
         result[name] = {
             "scan": "LIDC-IDRI-0001, in no training, sampled on each nodule's own voxels",
-            "how": how,
+            "how": MODES[name],
             "all": summarize(judged),
             "with_a_slice_beyond_both_ends": summarize([row for row in judged if row["beyond"] > 0]),
             "at_a_wall": summarize([row for row in judged if row["wall"]]),
+            "not_at_a_wall": summarize([row for row in judged if not row["wall"]]),
         }
-    for name in MODES:
+    for name in args.modes:
         result[name]["nodules"] = rows[name]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for name in MODES:
+    for name in args.modes:
         del result[name]["nodules"]
     print(json.dumps(result, indent=1))
 
