@@ -59,7 +59,7 @@ def detect(
     bundle: Bundle | None = None,
     lungs: Mask | None = None,
     limit: int = 20,
-    least_score: float = 0.02,
+    least_score: float = 0.01,
 ) -> list[Finding]:
     """Find lung nodules and masses.
 
@@ -71,8 +71,8 @@ def detect(
         least_score: Weaker findings are left out.
 
     Returns:
-        Findings by falling score; the score is roughly the chance to be a nodule. ``attributes`` holds
-        ``blob_diameter_mm`` and ``blob_response`` (0 to 1); ``diameter_mm`` is not measured yet.
+        Findings by falling score; the score is roughly the chance to be a nodule in a scan with two of them.
+        ``attributes`` holds ``blob_diameter_mm`` and ``blob_response`` (0 to 1); ``diameter_mm`` is not measured yet.
 
     Raises:
         InputError: There are no lungs.
