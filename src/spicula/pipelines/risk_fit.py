@@ -34,7 +34,7 @@ class KernelRecipe:
 class NetworkRecipe:
     """How one network is trained."""
 
-    epochs: int = 25
+    epochs: int = 30
     batch: int = 32
     rate: float = 3e-3
     decay: float = 0.05
