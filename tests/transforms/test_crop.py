@@ -1,6 +1,10 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
 
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
@@ -44,6 +48,25 @@ def test_outside_is_the_nearest_voxel_or_the_value_given() -> None:
     volume = Volume(np.full((4, 4, 4), 50, np.int16), Geometry.from_axes((4, 4, 4), (1, 1, 1)))
     assert (crop_box(volume, (100, 0, 0), size_mm=3, spacing_mm=1) == 50).all()
     assert (crop_box(volume, (100, 0, 0), size_mm=3, spacing_mm=1, outside=-1000) == -1000).all()
+
+
+@given(
+    st.tuples(*[st.floats(-60, 60)] * 3),
+    st.sampled_from([np.eye(3), np.eye(3)[:, [1, 2, 0]], Rotation.from_euler("xyz", (0.3, -0.5, 0.9)).as_matrix()]),
+    st.sampled_from([None, -1000.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_only_what_is_needed_is_looked_at_and_nothing_changes(
+    offset: tuple[float, float, float], axes: np.ndarray, outside: float | None
+) -> None:
+    volume = ramp(axes)
+    center = np.add(volume.geometry.center_xyz_mm, offset)
+    grid = box_geometry(center.tolist(), shape_zyx=(5, 6, 7), spacing_zyx_mm=(3.0, 2.0, 1.0))
+    index = np.stack(np.meshgrid(*map(np.arange, grid.shape_zyx), indexing="ij"))
+    places = volume.geometry.world_to_index(np.moveaxis(grid.index_to_world(np.moveaxis(index, 0, -1)), -1, -1))
+    mode = "nearest" if outside is None else "constant"
+    whole = map_coordinates(volume.array_zyx, np.moveaxis(places, -1, 0), order=1, mode=mode, cval=outside or 0.0)
+    np.testing.assert_allclose(sample(volume, grid, outside=outside), whole, rtol=1e-4, atol=0.05)
 
 
 def test_a_mask_is_sampled_between_zero_and_one() -> None:

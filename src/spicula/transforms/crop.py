@@ -48,15 +48,22 @@ def sample(
         float32 array of the grid's shape.
     """
     step = source.geometry.inverse_lps[:3, :3] @ grid.affine_lps[:3, :3]
-    start = source.geometry.world_to_index(grid.origin_xyz_mm)
+    first = source.geometry.world_to_index(grid.origin_xyz_mm)
+    last = first + step @ (np.asarray(grid.shape_zyx) - 1)
+    reach = np.abs(step) @ (np.asarray(grid.shape_zyx) - 1)
+    middle = (first + last) / 2
+    size = np.asarray(source.geometry.shape_zyx)
+    start = np.clip(np.floor(middle - reach / 2).astype(int) - 1, 0, size - 1)
+    stop = np.clip(np.ceil(middle + reach / 2).astype(int) + 2, start + 1, size)
+    block = source.array_zyx[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))].astype(np.float32)
     axes = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in grid.shape_zyx), indexing="ij", sparse=True)
-    index = [start[i] + step[i, 0] * axes[0] + step[i, 1] * axes[1] + step[i, 2] * axes[2] for i in range(3)]
+    origin = first - start
+    index = [origin[i] + step[i, 0] * axes[0] + step[i, 1] * axes[1] + step[i, 2] * axes[2] for i in range(3)]
     coordinates = np.stack([np.broadcast_to(i, grid.shape_zyx) for i in index])
-    array = source.array_zyx.astype(np.float32, copy=False)
     if outside is None:
-        values = map_coordinates(array, coordinates, order=order, mode="nearest", output=np.float32)
+        values = map_coordinates(block, coordinates, order=order, mode="nearest", output=np.float32)
     else:
-        values = map_coordinates(array, coordinates, order=order, mode="constant", cval=outside, output=np.float32)
+        values = map_coordinates(block, coordinates, order=order, mode="constant", cval=outside, output=np.float32)
     return np.asarray(values, dtype=np.float32)
 
 
