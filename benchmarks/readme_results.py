@@ -1,0 +1,125 @@
+"""Write the README's results from the files under benchmarks/results; --check only compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
+
+TARGETS = {
+    "texture_solid": 0.90,
+    "spiculation_present": 0.88,
+    "lobulation_present": 0.81,
+    "margin_sharp": 0.86,
+    "sphericity_round": 0.73,
+    "calcification_present": 0.985,
+    "subtlety_obvious": 0.86,
+}
+"""What was asked for of each trait (AUROC)."""
+
+
+def read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def span(interval: dict[str, float]) -> str:
+    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    return [*risk_rows(), *outline_rows(), *detection_rows(), *speed_rows()]
+
+
+def risk_rows() -> list[tuple[str, str, str, str]]:
+    risk = read("risk")
+    found = risk["out_of_fold"]
+    malignancy, diameter, gain = found["targets"]["malignancy"], found["diameter_alone"], found["gain_over_diameter"]
+    whole = risk["whole_scan_of_LIDC-IDRI-0001"]
+    proven = risk["proven_diagnosis"]
+    table = [
+        ("Malignancy, AUROC pooled over folds", span(malignancy["auroc"]), "0.932", "risk"),
+        ("... mean of folds", f"{malignancy['auroc_mean_of_folds']:.3f}", "0.938", "risk"),
+        ("... of the diameter alone, same folds", f"{diameter['auroc']:.3f}", "", "risk"),
+        ("... gain over the diameter, paired", span(gain), "above 0", "risk"),
+        ("... calibration error (10 equal-mass bins)", f"{malignancy['ece_10_equal_mass']:.3f}", "under 0.05", "risk"),
+        (f"... of {proven['patients']} patients with a proven diagnosis", span(proven["auroc"]), "", "risk"),
+    ]
+    for name, target in TARGETS.items():
+        value = span(found["targets"][name]["auroc"])
+        table.append((f"{name.replace('_', ' ').capitalize()}, AUROC", value, f"{target:g}", "risk"))
+    difference = f"{whole['small_volume']:.3f} and {whole['whole_series']:.3f}"
+    return [*table, ("LIDC-IDRI-0001 from its small volume and whole series", difference, "within 0.05", "risk")]
+
+
+def outline_rows() -> list[tuple[str, str, str, str]]:
+    outline = read("outline")
+    table = []
+    for key, words in (
+        ("small_volumes", "Outline from the center alone, Dice: median, tenth percentile"),
+        ("inserted_with_surroundings", "... inserted into a whole scan with its surroundings"),
+        ("inserted_by_mask", "... inserted by its mask alone"),
+    ):
+        dice = outline[key].get("all", outline[key])["dice"]
+        table.append((words, f"{dice['median']:.3f}, {dice['p10']:.3f}", "0.84, 0.70", "outline"))
+    return table
+
+
+def detection_rows() -> list[tuple[str, str, str, str]]:
+    found = read("detection")["inserted nodules"]["all"]
+    table = []
+    for rate in (1, 4, 8):
+        value = found[f"sensitivity at {rate} false a scan"]
+        low, high = value["interval_95"]
+        words = f"Detection of inserted nodules, sensitivity at {rate} false a scan"
+        target = "0.80" if rate == 8 else ""
+        table.append((words, f"{value['value']:.3f} ({low:.3f} to {high:.3f})", target, "detection"))
+    return table
+
+
+def speed_rows() -> list[tuple[str, str, str, str]]:
+    analyze = read("analyze")
+    command, first = analyze["command"], analyze["command"]["first_finding"]
+    center, diameter, volume = first["center_error_mm"], first["diameter_mm"], first["volume_mm3"]
+    return [
+        (
+            "LIDC-IDRI-0001, first finding: off center, diameter, volume",
+            f"{center:.1f} mm, {diameter:.1f} mm, {volume:.0f} mm³",
+            "5 mm, 29.6 mm ± 20 %, 7500 mm³ ± 25 %",
+            "analyze",
+        ),
+        (
+            "`spicula analyze`, DICOM to four outputs, two cores",
+            f"{command['wall_seconds_median']} s",
+            "12 s",
+            "analyze",
+        ),
+        ("... peak memory", f"{command['peak_memory_mib']} MiB", "2048 MiB", "analyze"),
+    ]
+
+
+def block() -> str:
+    lines = ["| what (patients apart; 95 % intervals) | result | asked for | file |", "|---|---|---|---|"]
+    lines += [f"| {a} | {b} | {c} | [{d}](benchmarks/results/{d}.json) |" for a, b, c, d in rows()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    new = before + BEGIN + block() + END + after
+    if "--check" in sys.argv:
+        if new != text:
+            sys.exit("README.md is not what the files say. Hint: python benchmarks/readme_results.py")
+        return
+    readme.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
