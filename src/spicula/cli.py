@@ -224,11 +224,20 @@ ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads.")]
 
 
 @train_app.command("outline")
-def train_outline_command(data: DataOption, out: RunOption, threads: ThreadsOption = 1) -> None:
+def train_outline_command(
+    data: DataOption,
+    out: RunOption,
+    background: Annotated[
+        Path | None, typer.Option(help="A CT without marked nodules, whose lung then surrounds some of them.")
+    ] = None,
+    threads: ThreadsOption = 1,
+) -> None:
     """The network that outlines a nodule from its center."""
+    from spicula.formats import read_volume
     from spicula.pipelines.train_outline import train_outline
 
-    _print_bundle(train_outline(data / "lidc_nodules", out, threads=threads), out)
+    surroundings = read_volume(background) if background else None
+    _print_bundle(train_outline(data / "lidc_nodules", out, background=surroundings, threads=threads), out)
 
 
 @train_app.command("detection")

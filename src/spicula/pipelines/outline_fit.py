@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spicula.core.extras import require
 from spicula.core.files import written_aside
 from spicula.measure import segment
+from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
 from spicula.pipelines import outline_crops
 
 WIDTHS = (8, 16, 32, 64)
@@ -64,25 +65,25 @@ def fit(
         network.load_state_dict(safetensors.load_file(start))
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    first = _resume(folder, network, optimizer, average)
+    first = resume_checkpoint(folder, network, optimizer, average)
     network.train()
     for step in range(first, recipe.steps):
         started = time.perf_counter()
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, recipe)
+            group["lr"] = cosine_rate(step, recipe.steps, rate=recipe.rate)
         loss = _learn(torch, network, optimizer, _batch(torch, crops, rows, step, recipe))
         keep = min(0.99, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             if value.dtype.is_floating_point:
                 average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
-        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        with (folder / LOG).open("a", encoding="utf-8") as log:
             seconds = round(time.perf_counter() - started, 3)
             log.write(json.dumps({"step": step, "loss": round(loss, 5), "seconds": seconds}) + "\n")
         if (step + 1) % recipe.checkpoint_every == 0:
-            _save(folder, step + 1, network, optimizer, average)
+            save_checkpoint(folder, step + 1, network, optimizer, average)
     with written_aside(folder / "weights.safetensors") as path:
         safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return average
 
 
@@ -107,13 +108,6 @@ def _learn(torch: Any, network: Any, optimizer: Any, batch: list[Any]) -> float:
     return float(loss.item())
 
 
-def _rate(step: int, recipe: Recipe) -> float:
-    warm = max(1, recipe.steps // 15)
-    if step < warm:
-        return recipe.rate * (step + 1) / warm
-    return float(recipe.rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, recipe.steps - warm)))))
-
-
 def _loss(torch: Any, logits: Any, truth: Any, known: Any) -> Any:
     """Soft Dice of each box plus cross-entropy, over the voxels whose truth is known."""
     cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, weight=known, reduction="sum")
@@ -124,35 +118,3 @@ def _loss(torch: Any, logits: Any, truth: Any, known: Any) -> Any:
     overlap = 2 * torch.minimum(probability, real).sum(axes) + 1
     dice = overlap / (probability.sum(axes) + real.sum(axes) + 1)
     return (1 - dice).mean() + 3.0 * cross / known.sum()
-
-
-def _save(folder: Path, step: int, network: Any, optimizer: Any, average: dict[str, Any]) -> None:
-    safetensors = require("safetensors.torch", extra="train")
-    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.clone().contiguous() for k, v in state.items()}
-    with written_aside(folder / "checkpoint.safetensors") as path:
-        safetensors.save_file(tensors, path, metadata={"step": str(step)})
-
-
-def _resume(folder: Path, network: Any, optimizer: Any, average: dict[str, Any]) -> int:
-    """Load the checkpoint into its places; returns the step to go on with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "checkpoint.safetensors"
-    if not path.is_file():
-        (folder / "log.jsonl").unlink(missing_ok=True)
-        return 0
-    safetensors = require("safetensors", extra="train")
-    with safetensors.safe_open(path, framework="pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        step = int(stored.metadata()["step"])
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    average.update({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return step

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.bundle import Bundle, load_bundle, write_bundle
-from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.core.files import written_aside
 from spicula.core.finding import Case
@@ -26,6 +21,7 @@ from spicula.measure import segment
 from spicula.metrics.segmentation import dice
 from spicula.pipelines import outline_crops
 from spicula.pipelines.outline_fit import WIDTHS, Recipe, fit
+from spicula.pipelines.run_folder import open_run, write_json
 from spicula.runtime.openvino import load_network
 
 NAME = "nodule-outline"
@@ -82,8 +78,10 @@ def train_outline(
         require(module, extra="train")
     cases = lidc_nodules.load_cases(data)[:limit]
     recipe = Recipe(steps=steps, batch=batch, seed=seed, threads=threads)
-    run = _open_run(
-        out, {**asdict(recipe), "folds": folds, "variants": variants, "limit": limit, **_data_facts(cases, background)}
+    run = open_run(
+        out,
+        "train outline",
+        {**asdict(recipe), "folds": folds, "variants": variants, "limit": limit, **_data_facts(cases, background)},
     )
     crops = outline_crops.load_or_cut(
         data, out / "crops", variants=variants, seed=seed, background=background, limit=limit
@@ -104,12 +102,12 @@ def train_outline(
     ]
     judge(test, data, bundle, out / "outlines", fold=-1, threads=threads)
     metrics = summarize(rows)
-    _write_json(out / "evaluation.json", {"summary": metrics, "nodules": rows})
+    write_json(out / "evaluation.json", {"summary": metrics, "nodules": rows})
     manifest = {**_manifest(), "card": _card(metrics, len(cases), len({case.patient_id for case in cases}), background)}
     network = bundle.file("network.onnx").read_bytes()
     final = write_bundle(out / NAME, manifest, {"network.onnx": network})
     run["finished"] = {"fingerprint": final.fingerprint, "seconds": round(time.time() - run["started"], 1)}
-    _write_json(out / "run.json", run)
+    write_json(out / "run.json", run)
     report(
         f"median Dice {metrics['dice']['median']:.3f}, tenth percentile {metrics['dice']['p10']:.3f}: {final.folder}"
     )
@@ -209,41 +207,6 @@ def summarize(rows: Sequence[Mapping[str, Any]], *, resamples: int = 2000) -> di
 def _data_facts(cases: Sequence[Case], background: Volume | None) -> dict[str, Any]:
     source = (background.series_uid or background.acquisition.source) if background else None
     return {"nodules": len(cases), "patients": len({case.patient_id for case in cases}), "background": source}
-
-
-def _open_run(out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Start ``run.json``, or go on with the one that is there if its arguments are the same."""
-    path = out / "run.json"
-    if path.is_file():
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if run["arguments"] != arguments:
-            raise InputError(
-                f"{path}: arguments", got=arguments, expected=run["arguments"], hint="name another folder with --out"
-            )
-        return run
-    run = {"task": "train outline", "arguments": arguments, "started": time.time(), "versions": _versions()}
-    _write_json(path, run)
-    return run
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in ("spicula", "numpy", "scipy", "torch", "onnx", "onnxscript", "openvino"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        found["commit"] = "unknown"
-    return found
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _manifest() -> dict[str, Any]:
