@@ -59,11 +59,12 @@ def test_a_missing_archive_is_named(tmp_path: Path) -> None:
 @pytest.mark.shared
 @pytest.mark.slow
 def test_the_label_says_that_two_readers_rated_4_or_5(shared: Path) -> None:
-    ratings = load_ratings(shared / "lidc_nodules", shared / "lidc_xml" / "tcia-lidc-xml.tar.xz")
-    cases = lidc_nodules.load_cases(shared / "lidc_nodules", with_test_patient=True)
-    assert len(ratings) == len(cases) == 798
+    cases = lidc_nodules.load_cases(shared / "lidc_nodules", with_test_patient=True)[:150]
+    archive = shared / "lidc_xml" / "tcia-lidc-xml.tar.xz"
+    ratings = load_ratings(shared / "lidc_nodules", archive, case_ids={case.case_id for case in cases})
+    assert ratings.keys() == {case.case_id for case in cases}
     complete = [c for c in cases if len(ratings[c.case_id]) == c.findings[0].truth["readers"]]
-    assert len(complete) >= 788
+    assert len(complete) >= 145
     malignancy = lidc_nodules.TRAITS.index("malignancy")
     for case in complete:
         votes = ratings[case.case_id][:, malignancy]
