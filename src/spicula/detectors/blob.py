@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spicula.core.bundle import Bundle, load_bundle
 from spicula.core.finding import Finding, Point
-from spicula.core.geometry import Geometry
+from spicula.core.geometry import FloatArray, Geometry
 from spicula.core.volume import Mask, Volume
 from spicula.measure.blobs import Candidate, find_candidates
 from spicula.measure.lungs import segment_lungs
@@ -159,20 +159,29 @@ def judge(images: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
 
 
 def _cut(source: Volume, grid: Geometry) -> NDArray[np.float32]:
-    """Linear interpolation on an upright grid; axis by axis, which is fast, where the source is upright too."""
+    """Linear interpolation on an upright grid; as one product an axis, which is fast, if the source is upright too."""
     step = source.geometry.inverse_lps[:3, :3] @ grid.affine_lps[:3, :3]
     if np.abs(step - np.diag(np.diag(step))).max() * max(grid.shape_zyx) > 1e-3:
         return sample(source, grid)
     start = source.geometry.world_to_index(grid.origin_xyz_mm)
     array = source.array_zyx.astype(np.float32)
-    for axis in range(3):
-        n = array.shape[axis]
-        index = np.clip(start[axis] + step[axis, axis] * np.arange(grid.shape_zyx[axis]), 0, n - 1)
-        low = np.minimum(index.astype(np.intp), max(n - 2, 0))
-        part = (index - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-        below, above = array.take(low, axis=axis), array.take(np.minimum(low + 1, n - 1), axis=axis)
-        array = below + part * (above - below)
-    return array
+    z, y, x = (
+        _between(array.shape[axis], start[axis] + step[axis, axis] * np.arange(grid.shape_zyx[axis]))
+        for axis in range(3)
+    )
+    plane = np.matmul(y, array @ x.T)
+    return np.asarray((z @ plane.reshape(len(plane), -1)).reshape(grid.shape_zyx))
+
+
+def _between(count: int, index: FloatArray) -> NDArray[np.float32]:
+    """The matrix of linear interpolation along an axis, its ends repeated; ``[index, count]``."""
+    matrix = np.zeros((len(index), count), dtype=np.float32)
+    index = np.clip(index, 0, count - 1)
+    low = np.minimum(index.astype(np.intp), max(count - 2, 0))
+    rows, part = np.arange(len(index)), (index - low).astype(np.float32)
+    matrix[rows, np.minimum(low + 1, count - 1)] = part
+    matrix[rows, low] += 1 - part
+    return matrix
 
 
 def _whole(ranked: Sequence[tuple[Candidate, float]], volume: Volume) -> list[tuple[Candidate, float]]:

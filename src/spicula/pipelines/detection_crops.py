@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tarfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +26,7 @@ from spicula.detectors.blob import boxes, strongest
 from spicula.formats import nrrd, read_volume
 from spicula.measure.blobs import find_candidates
 from spicula.measure.lungs import segment_lungs
-from spicula.transforms.resample import around, coarse
+from spicula.transforms.resample import around, average_blocks, coarse, to_lps_axes
 
 STORED_SIDE = 28
 """Voxels along each side of a stored box; training cuts smaller ones out of it."""
@@ -32,6 +36,12 @@ TEST_SCAN = "LIDC-IDRI-0001"
 
 LEAST_GROWN_MM = 10.0
 """Only nodules of this diameter are grown to masses."""
+
+SMALL_MM = 6.0
+"""Nodules below this diameter, and ground glass, are set in once more."""
+
+SIMULATED_SLICES_MM = (2.5, 5.0)
+"""Thin scans are seen with slices of these distances too."""
 
 UNMARKED_ABOVE_MM = 40.0
 """LungFCP-01-0001 has no marks; above this z (LPS) its apices show a part-solid lesion and scars: never negatives."""
@@ -65,12 +75,17 @@ class Crops:
         positive: bool ``[n]``.
         scan: Name of the scan around each.
         patient: Of the nodule set in; of a negative, the scan's name.
+        slice_mm: Distance of the scan's slices.
     """
 
     images: NDArray[np.uint8]
     positive: NDArray[np.bool_]
     scan: NDArray[np.str_]
     patient: NDArray[np.str_]
+    slice_mm: NDArray[np.float32]
+
+
+FIELDS = tuple(field.name for field in fields(Crops))
 
 
 def load_host(data: Path, name: str, work: Path) -> Host:
@@ -110,7 +125,18 @@ def center_of(mask: Mask) -> Point:
     return float(x), float(y), float(z)
 
 
-def load_or_cut(data: Path, out: Path, *, rounds: int, seed: int) -> Crops:
+def thick(host: Host, slice_mm: float) -> Host | None:
+    """The scan with slices averaged to about a distance; None where its own are already nearly as thick."""
+    ordered = to_lps_axes(host.volume)
+    factor = round(slice_mm / ordered.geometry.spacing_zyx_mm[0])
+    if factor < 2:
+        return None
+    small = average_blocks(ordered, (factor, 1, 1))
+    volume = replace(small, array_zyx=np.rint(small.array_zyx).astype(np.int16))
+    return replace(host, volume=volume, lungs=segment_lungs(volume))
+
+
+def load_or_cut(data: Path, out: Path, *, rounds: int, seed: int, workers: int = 1) -> Crops:
     """Cut all boxes, or find those that an earlier run has cut.
 
     Args:
@@ -118,48 +144,61 @@ def load_or_cut(data: Path, out: Path, *, rounds: int, seed: int) -> Crops:
         out: The run's folder; boxes go to ``out/crops``.
         rounds: How often each nodule is set into a scan.
         seed: Decides places and orientations.
+        workers: Processes.
 
     Returns:
         The boxes of all training scans.
     """
-    cases = lidc_nodules.load_cases(data / "lidc_nodules")
-    files = []
-    for number, name in enumerate(TRAINING_SCANS):
-        wanted = {out / "crops" / f"{name}-negative.npz": -1}
-        wanted |= {out / "crops" / f"{name}-{r}.npz": r for r in range(rounds)}
-        wanted[out / "crops" / f"{name}-mass.npz"] = rounds
-        files += list(wanted)
-        if all(path.is_file() for path in wanted):
-            continue
-        host = load_host(data, name, out)
-        for path, r in wanted.items():
-            if path.is_file():
-                continue
-            crops = negatives(host) if r < 0 else _round(host, cases, data / "lidc_nodules", r, rounds, (seed, number))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with written_aside(path) as aside, aside.open("wb") as stream:
-                np.savez(stream, images=crops.images, positive=crops.positive, scan=crops.scan, patient=crops.patient)
+    jobs = [(data, out, name, rounds, (seed, number)) for number, name in enumerate(TRAINING_SCANS)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        files = chain.from_iterable(pool.map(_cut_scan, jobs))
     return joined([load(path) for path in files])
 
 
-def _round(host: Host, cases: Sequence[Case], root: Path, r: int, rounds: int, seed: tuple[int, int]) -> Crops:
-    """A third of the nodules as they are, another one each round; in the last round large ones, grown to masses."""
-    scans = len(TRAINING_SCANS)
-    if r < rounds:
-        return positives(host, cases[(seed[1] + r) % scans :: scans], root, seed=(*seed, r))
-    large = [case for case in cases if (case.findings[0].diameter_mm or 0) >= LEAST_GROWN_MM]
-    return positives(host, large[seed[1] :: scans] * 2, root, seed=(*seed, r), grown_to_mm=(26.0, 75.0))
+def _cut_scan(job: tuple[Path, Path, str, int, tuple[int, int]]) -> list[Path]:
+    """Cut the boxes of one scan, part by part; what is there already stays. Returns the files."""
+    data, out, name, rounds, seed = job
+    host = functools.cache(lambda: load_host(data, name, out))
+    cases, root = lidc_nodules.load_cases(data / "lidc_nodules"), data / "lidc_nodules"
+    parts: dict[str, Callable[[], Crops | None]] = {"negative": lambda: negatives(host())}
+    for slice_mm in SIMULATED_SLICES_MM:
+        parts[f"negative-{slice_mm:g}mm"] = lambda mm=slice_mm: _thick_negatives(host(), mm)  # type: ignore[misc]
+    for r in range(rounds):
+        chosen = cases[(seed[1] + r) % len(TRAINING_SCANS) :: len(TRAINING_SCANS)]
+        parts[f"round-{r}"] = lambda c=chosen, r=r: positives(host(), c, root, seed=(*seed, r))  # type: ignore[misc]
+    mine = cases[seed[1] :: len(TRAINING_SCANS)]
+    faint = [c for c in mine if (c.findings[0].diameter_mm or 0) < SMALL_MM or c.findings[0].truth["texture"] <= 2]
+    large = [c for c in mine if (c.findings[0].diameter_mm or 0) >= LEAST_GROWN_MM] * 2
+    parts["faint"] = lambda: positives(
+        thick(host(), SIMULATED_SLICES_MM[0]) or host(), faint, root, seed=(*seed, rounds + 1)
+    )
+    parts["mass"] = lambda: positives(host(), large, root, seed=(*seed, rounds), grown_to_mm=(26.0, 75.0))
+    files = []
+    for part, cut in parts.items():
+        path = out / "crops" / f"{name}-{part}.npz"
+        if not path.is_file() and (crops := cut()) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(path) as aside, aside.open("wb") as stream:
+                np.savez(stream, **{field: getattr(crops, field) for field in FIELDS})
+        if path.is_file():
+            files.append(path)
+    return files
+
+
+def _thick_negatives(host: Host, slice_mm: float) -> Crops | None:
+    thicker = thick(host, slice_mm)
+    return None if thicker is None else negatives(thicker, most=1000)
 
 
 def load(path: Path) -> Crops:
     """Read boxes that were stored."""
     with np.load(path, allow_pickle=False) as stored:
-        return Crops(stored["images"], stored["positive"], stored["scan"], stored["patient"])
+        return Crops(*(stored[field] for field in FIELDS))
 
 
 def joined(parts: Sequence[Crops]) -> Crops:
     """One after the other."""
-    return Crops(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("images", "positive", "scan", "patient")))
+    return Crops(*(np.concatenate([getattr(part, field) for part in parts]) for field in FIELDS))
 
 
 def negatives(host: Host, *, most: int = 1400) -> Crops:
@@ -173,7 +212,7 @@ def negatives(host: Host, *, most: int = 1400) -> Crops:
             for k in host.known
         )
     ]
-    return _stored(boxes(host.volume, centers, side=STORED_SIDE), False, host.name, [host.name] * len(centers))
+    return _stored(boxes(host.volume, centers, side=STORED_SIDE), False, host, [host.name] * len(centers))
 
 
 def positives(
@@ -213,7 +252,7 @@ def positives(
             x, y, z = center_of(truth) + rng.normal(scale=0.3 + 0.06 * planned.diameter_mm, size=3)
             images.append(boxes(volume, [(x, y, z)], side=STORED_SIDE)[0])
             patients.append(case.patient_id)
-    return _stored(np.stack(images), True, host.name, patients)
+    return _stored(np.stack(images), True, host, patients)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,8 +352,9 @@ def _scaled(grid: Geometry, factor: float, center: Point) -> Geometry:
     return Geometry(grid.shape_zyx, affine)
 
 
-def _stored(images: NDArray[np.float32], positive: bool, scan: str, patients: Sequence[str]) -> Crops:
-    count = len(images)
+def _stored(images: NDArray[np.float32], positive: bool, host: Host, patients: Sequence[str]) -> Crops:
+    count, slice_mm = len(images), to_lps_axes(host.volume).geometry.spacing_zyx_mm[0]
     return Crops(
-        np.rint(images * 255).astype(np.uint8), np.full(count, positive), np.full(count, scan), np.array(patients)
-    )
+        np.rint(images * 255).astype(np.uint8), np.full(count, positive), np.full(count, host.name),
+        np.array(patients), np.full(count, slice_mm, dtype=np.float32),
+    )  # fmt: skip
