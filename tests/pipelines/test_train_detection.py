@@ -13,9 +13,10 @@ from spicula.datasets.phantom import Ball, thorax, thorax_grid
 from spicula.detectors import blob
 from spicula.measure.lungs import segment_lungs
 from spicula.pipelines import detection_crops, evaluate_detection, train_detection
+from spicula.pipelines.detection_augmentation import augmented, between, thickened
 from spicula.pipelines.detection_crops import STORED_SIDE, Crops, Host, center_of, joined
 from spicula.pipelines.evaluate_detection import Trial, Truth
-from spicula.pipelines.train_detection import FOLD_OF, Recipe, augmented, left_out_rows, patients_tested
+from spicula.pipelines.train_detection import FOLD_OF, Recipe, left_out_rows, patients_tested
 
 
 def nodule_cases(count: int) -> list[Case]:
@@ -42,7 +43,7 @@ def some_crops(count: int = 40) -> Crops:
         images[n] = np.where(distance < radius, 180, 20) + rng.integers(0, 20, size=distance.shape)
     scans = np.array(["lung1", "lung2"])[np.arange(count) // 2 % 2]
     patients = np.where(positive, [f"P{n // 2}" for n in range(count)], scans)
-    return Crops(images, positive, scans, patients)
+    return Crops(images, positive, scans, patients, np.full(count, 1.0, dtype=np.float32))
 
 
 def test_neither_scan_nor_patient_is_on_both_sides() -> None:
@@ -56,11 +57,32 @@ def test_neither_scan_nor_patient_is_on_both_sides() -> None:
 
 
 def test_augmented_boxes_are_seeded_and_inside() -> None:
-    images = some_crops(6).images
-    first = augmented(images, np.random.default_rng(1))
+    images, slices = some_crops(6).images, np.array([1, 1, 1, 5, 5, 5], dtype=np.float32)
+    first = augmented(images, slices, np.random.default_rng(1))
     assert first.shape == (6, 2, blob.SIDE, blob.SIDE, blob.SIDE)
-    np.testing.assert_array_equal(first, augmented(images, np.random.default_rng(1)))
-    assert -0.5 < first.min() < first.max() < 1.5
+    np.testing.assert_array_equal(first, augmented(images, slices, np.random.default_rng(1)))
+    assert -0.5 < first.min() < first.max() < 1.8
+    even = augmented(np.full_like(images, 100), slices, np.random.default_rng(2))
+    assert even.std(axis=(1, 2, 3, 4)).max() < 0.07
+
+
+def test_interpolation_is_that_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    places, wanted = np.sort(rng.random(9)), rng.uniform(-0.2, 1.2, 40)
+    values = rng.random(9)
+    np.testing.assert_allclose(between(places, wanted) @ values, np.interp(wanted, places, values), atol=1e-12)
+    np.testing.assert_array_equal(between(np.array([0.3]), wanted) @ np.array([7.0]), 7.0)
+
+
+@pytest.mark.parametrize(("width", "phase"), [(5.0, 0.3), (2.5, 0.9), (1.7, 0.0), (2.0, 0.0)])
+def test_thickened_slices_keep_ramps_and_average_spikes(width: float, phase: float) -> None:
+    matrix = thickened(28, width, phase=phase)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1)
+    inner = slice(8, 20)
+    np.testing.assert_allclose((matrix @ np.arange(28.0))[inner], np.arange(28.0)[inner], atol=0.15)
+    spike = matrix @ (np.arange(28) == 14)
+    assert spike.max() < 1.15 / width
+    assert spike.sum() == pytest.approx(1, abs=0.35)
 
 
 def test_a_killed_training_ends_where_an_uninterrupted_one_does(
@@ -91,7 +113,7 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(
 def test_a_trained_filter_tells_balls_from_tubes_through_its_bundle(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="pip install 'spicula[train]'")
     crops = some_crops()
-    weights = train_detection.fit(crops, np.arange(40), tmp_path / "run", Recipe(steps=20, batch=12, rate=1e-2))
+    weights = train_detection.fit(crops, np.arange(40), tmp_path / "run", Recipe(steps=40, batch=12, rate=1e-2))
     manifest = train_detection._manifest({"slope": 1.0, "intercept": 0.0}, {})
     bundle = write_bundle(tmp_path / "bundle", manifest, {"network.onnx": train_detection._export(weights)})
     cut = (STORED_SIDE - blob.SIDE) // 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -297,18 +298,25 @@ def _room(
 ) -> NDArray[np.bool_]:
     """Voxels of the lungs' grid at which a nodule of this radius has room."""
     spacing = np.asarray(lungs.geometry.spacing_zyx_mm)
-    hu = sample(scan, lungs.geometry)
-    aerated = lungs.array_zyx & (hu < AIR_LIKE_HU)
-    depth = distance_transform_edt(np.pad(lungs.array_zyx, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    aerated, depth, outward = _lung(scan, lungs)
     size = np.maximum(1, np.rint(2 * radius_mm / spacing)).astype(int)
     tissue = uniform_filter((lungs.array_zyx & ~aerated).astype(np.float32), size=size, mode="constant")
     room = aerated & (tissue <= most_tissue)
     if wall_xyz is None:
         return np.asarray(room & (depth >= radius_mm + 1.0))
+    aligned = np.tensordot(np.asarray(wall_xyz), outward, axes=1) > 0.8
+    near = np.abs(depth - radius_mm) <= max(1.5, float(spacing.max()) / 2)
+    return np.asarray(aerated & near & aligned & (tissue <= 2 * most_tissue))
+
+
+@lru_cache(maxsize=1)
+def _lung(scan: Volume, lungs: Mask) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+    """Aerated voxels, depth below the lung's border in mm, and the way out; kept, as many nodules ask for one scan."""
+    spacing = np.asarray(lungs.geometry.spacing_zyx_mm)
+    aerated = lungs.array_zyx & (sample(scan, lungs.geometry) < AIR_LIKE_HU)
+    depth = distance_transform_edt(np.pad(lungs.array_zyx, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     smooth = gaussian_filter(depth, 3.0 / spacing)
     slope = np.stack(np.gradient(smooth, *spacing))
     outward = -np.einsum("ij,j...->i...", lungs.geometry.affine_lps[:3, :3] / spacing, slope)
     outward /= np.maximum(np.linalg.norm(outward, axis=0), 1e-6)
-    aligned = np.tensordot(np.asarray(wall_xyz), outward, axes=1) > 0.8
-    near = np.abs(depth - radius_mm) <= max(1.5, float(spacing.max()) / 2)
-    return np.asarray(aerated & near & aligned & (tissue <= 2 * most_tissue))
+    return aerated, depth, outward

@@ -6,7 +6,7 @@ scan ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -50,6 +50,9 @@ LEAST_BELIEF = 0.3
 BODY_HU = -300.0
 """Tissue, not lung: what joins a part to its mass."""
 
+LEAST_SCORE = 0.01
+"""Findings below are left out where a bundle has no operating point."""
+
 BATCH = 64
 
 
@@ -59,7 +62,7 @@ def detect(
     bundle: Bundle | None = None,
     lungs: Mask | None = None,
     limit: int = 20,
-    least_score: float = 0.01,
+    least_score: float | None = None,
 ) -> list[Finding]:
     """Find lung nodules and masses.
 
@@ -68,7 +71,7 @@ def detect(
         bundle: The trained filter; the shipped one if None.
         lungs: From :func:`spicula.measure.lungs.segment_lungs`; segmented here if None.
         limit: Most findings.
-        least_score: Weaker findings are left out.
+        least_score: Weaker findings are left out; if None, those below the bundle's operating point.
 
     Returns:
         Findings by falling score; the score is roughly the chance to be a nodule in a scan with two of them.
@@ -79,6 +82,8 @@ def detect(
         BundleError: The bundle is damaged.
     """
     bundle = bundle or load_bundle(BUNDLE)
+    if least_score is None:
+        least_score = operating_point(bundle)
     candidates = strongest(find_candidates(volume, lungs or segment_lungs(volume)))
     if not candidates:
         return []
@@ -87,6 +92,13 @@ def detect(
     ranked = [(candidates[i], float(scores[i])) for i in order if scores[i] >= least_score]
     chosen = _apart(_whole(ranked[:MOST_WHOLE], coarse(volume, 0.8 * FAR_MM)) + ranked[MOST_WHOLE:])
     return [_finding(rank + 1, *pair) for rank, pair in enumerate(chosen[:limit])]
+
+
+def operating_point(bundle: Bundle) -> float:
+    """The least score that the bundle's maker chose; :data:`LEAST_SCORE` if none is stored."""
+    outputs = bundle.manifest["outputs"]
+    point = outputs.get("operating_point", {}) if isinstance(outputs, Mapping) else {}
+    return float(point.get("least_score", LEAST_SCORE))
 
 
 def strongest(candidates: Sequence[Candidate], *, most: int = MOST_CANDIDATES) -> list[Candidate]:

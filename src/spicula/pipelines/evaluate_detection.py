@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spicula.core.bundle import Bundle
 from spicula.core.files import written_aside
 from spicula.core.finding import Case, Finding, Point
+from spicula.core.geometry import FloatArray
 from spicula.core.volume import Volume
+from spicula.datasets.insertion import Insertion
 from spicula.detectors.blob import detect
 from spicula.measure.lungs import segment_lungs
-from spicula.metrics.froc import FreeResponse, Points, free_response_curve, free_response_score, match
+from spicula.metrics.froc import FreeResponse, Points, free_response_curve, match
 from spicula.pipelines.detection_crops import Host, SearchGrid, center_of, plan_nodule
 from spicula.transforms.resample import around
 
@@ -42,6 +45,7 @@ class Truth:
     center_xyz_mm: Point
     diameter_mm: float
     texture: float
+    insertion: Insertion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ def try_scan(host: Host, cases: Sequence[Case], root: Path, *, bundle: Bundle, s
         avoid = list(host.known)
         later: list[Case] = []
         for case in waiting:
-            truth = _set_in(volume, search, case, root, rng, avoid) if len(inserted) < PER_COPY else None
+            room = len(inserted) < PER_COPY
+            truth = _set_in(volume, search, case, root, rng, avoid, host.name) if room else None
             if truth is None:
                 later.append(case)
             else:
@@ -104,7 +109,13 @@ def try_scan(host: Host, cases: Sequence[Case], root: Path, *, bundle: Bundle, s
 
 
 def _set_in(
-    volume: Volume, search: SearchGrid, case: Case, root: Path, rng: np.random.Generator, avoid: Sequence[Finding]
+    volume: Volume,
+    search: SearchGrid,
+    case: Case,
+    root: Path,
+    rng: np.random.Generator,
+    avoid: Sequence[Finding],
+    host_name: str,
 ) -> Truth | None:
     """Set a nodule into the volume's own array; None without room."""
     planned = plan_nodule(search, case, root, rng, avoid=avoid)
@@ -116,7 +127,9 @@ def _set_in(
         return None
     part.array_zyx[...] = changed.array_zyx
     texture = case.findings[0].truth["texture"]
-    return Truth(case.case_id, case.patient_id, center_of(outline), planned.diameter_mm, texture)
+    rows = tuple((float(a), float(b), float(c)) for a, b, c in planned.turn)
+    insertion = Insertion(case.case_id, case.patient_id, host_name, planned.place, rows)
+    return Truth(case.case_id, case.patient_id, center_of(outline), planned.diameter_mm, texture, insertion)
 
 
 def matched(trials: Sequence[Trial], *, keep: Any = None) -> FreeResponse:
@@ -150,7 +163,7 @@ def _points(rows: Sequence[tuple[str, Truth]]) -> Points:
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Sensitivity at each rate of :data:`RATES`, with 95 % intervals over the copies; by scan, size and texture."""
+    """Sensitivity at each of :data:`RATES`, with 95 % intervals over patients and copies; by scan, size and texture."""
     groups: dict[str, Any] = {
         "under 6 mm": lambda n: n.diameter_mm < 6,
         "6 to 10 mm": lambda n: 6 <= n.diameter_mm < 10,
@@ -161,23 +174,93 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     }
     scans = dict.fromkeys(t.scan for t in trials)
     return {
-        "all": _rates(matched(trials)),
-        "by scan": {scan: _rates(matched([t for t in trials if t.scan == scan])) for scan in scans},
+        "all": _rates(outcomes(trials)),
+        "by scan": {scan: _rates(outcomes([t for t in trials if t.scan == scan])) for scan in scans},
         "by nodule": {
-            name: _rates(matched(trials, keep=keep))
+            name: _rates(outcomes(trials, keep=keep))
             for name, keep in groups.items()
             if any(keep(n) for t in trials for n in t.inserted)
         },
     }
 
 
-def _rates(response: FreeResponse) -> dict[str, Any]:
-    score = free_response_score(response, rates=RATES)
-    result: dict[str, Any] = {"nodules": int(response.findings.sum()), "copies": int(response.findings.size)}
-    for rate, interval in zip(RATES, score.sensitivity, strict=True):
-        ends = [round(interval.low, 4), round(interval.high, 4)]
-        result[f"sensitivity at {rate:g} false a scan"] = {"value": round(interval.value, 4), "interval_95": ends}
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """What became of each nodule and of each finding that is none.
+
+    Args:
+        best: Score of the best finding on each nodule, -inf if missed.
+        patient: Of each nodule, with the scan that it was set into.
+        false: Score of each false finding.
+        copy: Index of the copy of each false finding.
+        scans: Name of the scan of each copy.
+    """
+
+    best: FloatArray
+    patient: NDArray[np.str_]
+    false: FloatArray
+    copy: NDArray[np.intp]
+    scans: NDArray[np.str_]
+
+
+def outcomes(trials: Sequence[Trial], *, keep: Any = None) -> Outcomes:
+    """The rows of :func:`matched`, with the patient of each nodule, found or missed."""
+    best, patient, false, copy = [], [], [], []
+    for number, trial in enumerate(trials):
+        places = np.array([center for center, _ in trial.found]).reshape(-1, 3)
+        scores = np.array([score for _, score in trial.found])
+        taken = np.zeros(len(places), dtype=bool)
+        for truth in (*trial.inserted, *trial.known):
+            radius = (truth.diameter_mm if truth.diameter_mm > 0 else 10.0) / 2
+            near = np.linalg.norm(places - np.asarray(truth.center_xyz_mm), axis=1) < radius
+            taken |= near
+            if truth in trial.inserted and (keep is None or keep(truth)):
+                best.append(float(scores[near].max(initial=-np.inf)))
+                patient.append(f"{trial.scan} {truth.patient_id}")
+        false += scores[~taken].tolist()
+        copy += [number] * int((~taken).sum())
+    scans = np.array([t.scan for t in trials])
+    return Outcomes(np.array(best), np.array(patient), np.array(false), np.array(copy, dtype=np.intp), scans)
+
+
+def _rates(found: Outcomes, *, resamples: int = 1000) -> dict[str, Any]:
+    """Sensitivities with intervals: patients and copies are drawn again, each within its scan."""
+    names, owner = np.unique(found.patient, return_inverse=True)
+    home = np.array([name.split(" ")[0] for name in names])
+    rng = np.random.default_rng(0)
+    drawn = np.empty((resamples, len(RATES)))
+    for row in range(resamples):
+        patients, copies = _redrawn(home, rng), _redrawn(found.scans, rng)
+        drawn[row] = _sensitivity(found, patients[owner], copies)
+    drawn = drawn[np.isfinite(drawn).all(axis=1)]
+    value = _sensitivity(found, np.ones(len(owner)), np.ones(len(found.scans)))
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    result: dict[str, Any] = {"nodules": len(owner), "patients": len(names), "copies": len(found.scans)}
+    for n, rate in enumerate(RATES):
+        ends = [round(float(low[n]), 4), round(float(high[n]), 4)]
+        result[f"sensitivity at {rate:g} false a scan"] = {"value": round(float(value[n]), 4), "interval_95": ends}
     return result
+
+
+def _redrawn(groups: NDArray[np.str_], rng: np.random.Generator) -> FloatArray:
+    """How often each member is drawn when each group is drawn with replacement."""
+    times = np.zeros(len(groups))
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        np.add.at(times, rng.choice(members, size=len(members)), 1)
+    return times
+
+
+def _sensitivity(found: Outcomes, nodules: FloatArray, copies: FloatArray) -> FloatArray:
+    """At each rate, where nodules and copies count as often as said."""
+    score = np.concatenate([found.false, found.best])
+    false = np.concatenate([copies[found.copy], np.zeros(len(found.best))])
+    true = np.concatenate([np.zeros(len(found.false)), nodules * np.isfinite(found.best)])
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(score[order][1:] != score[order][:-1]), len(score) - 1)
+    x, y = (np.append(0, np.cumsum(each[order])[ends]) for each in (false, true))
+    total = nodules.sum()
+    return np.asarray(np.interp(RATES, x / copies.sum(), y / total if total else y * np.nan))
 
 
 def curve(trials: Sequence[Trial], *, most_false: float = 20.0) -> list[tuple[float, float]]:
@@ -214,6 +297,70 @@ def calibrate(trials: Sequence[Trial]) -> dict[str, float]:
     return {"slope": float(theta[0]), "intercept": float(theta[1])}
 
 
+def calibrated(score: FloatArray, calibration: Mapping[str, float]) -> FloatArray:
+    """Chances from the scores of an uncalibrated network."""
+    score = np.clip(score, 1e-12, 1 - 1e-12)
+    logit = np.log(score / (1 - score))
+    return np.asarray(1 / (1 + np.exp(-(calibration["slope"] * logit + calibration["intercept"]))))
+
+
+def calibration_check(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Calibrate on all scans but one and compare, on that one, true findings expected and found.
+
+    Args:
+        trials: Of at least two scans.
+
+    Returns:
+        For each scan the findings that should be true, those that are (weighted to two nodules a scan) and the
+        expected calibration error over ten bins of equal width.
+    """
+    result: dict[str, Any] = {}
+    for scan in dict.fromkeys(t.scan for t in trials):
+        calibration = calibrate([t for t in trials if t.scan != scan])
+        response = matched([t for t in trials if t.scan == scan])
+        chance, hit = calibrated(response.score, calibration), response.hit
+        copies, nodules = response.findings.size, max(int(response.findings.sum()), 1)
+        weight = np.where(hit, TYPICAL_NODULES * copies / nodules, 1.0)
+        place = np.minimum((chance * 10).astype(int), 9)
+        gaps = [abs(float((weight * (chance - hit))[place == n].sum())) for n in range(10)]
+        result[scan] = {
+            "true findings a scan, expected": round(float((weight * chance).sum()) / copies, 3),
+            "true findings a scan, found": round(float(weight[hit].sum()) / copies, 3),
+            "expected calibration error": round(sum(gaps) / float(weight.sum()), 4),
+        }
+    return result
+
+
+def operating_point(
+    trials: Sequence[Trial], calibration: Mapping[str, float], *, false_a_scan: float
+) -> dict[str, float]:
+    """The least score that keeps a number of false findings a scan.
+
+    Args:
+        trials: Found by uncalibrated networks.
+        calibration: As :func:`calibrate` says.
+        false_a_scan: How many, on average over the copies.
+
+    Returns:
+        ``least_score`` (calibrated), and the ``sensitivity`` and ``false_a_scan`` that it gives on these trials.
+    """
+    found = outcomes(trials)
+    ranked = np.sort(calibrated(found.false, calibration))[::-1]
+    allowed = int(false_a_scan * len(trials))
+    least = float(np.round(ranked[allowed] + 5e-5, 4)) if allowed < len(ranked) else 0.0
+    true = np.isfinite(found.best) & (calibrated(np.maximum(found.best, 0), calibration) >= least)
+    rate = float((ranked >= least).sum()) / len(trials)
+    return {"least_score": least, "sensitivity": round(float(true.mean()), 4), "false_a_scan": round(rate, 3)}
+
+
+def _insertion(row: Mapping[str, Any]) -> Insertion | None:
+    stored = row.get("insertion")
+    if stored is None:
+        return None
+    turn = tuple(tuple(line) for line in stored["orientation"])
+    return Insertion(**{**stored, "at_xyz_mm": tuple(stored["at_xyz_mm"]), "orientation": turn})
+
+
 def write_trials(path: Path, trials: Sequence[Trial]) -> None:
     """Write trials as JSON."""
     with written_aside(path) as aside:
@@ -224,7 +371,9 @@ def read_trials(path: Path) -> list[Trial]:
     """Read what :func:`write_trials` wrote."""
 
     def truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
-        return tuple(Truth(**{**row, "center_xyz_mm": tuple(row["center_xyz_mm"])}) for row in rows)
+        return tuple(
+            Truth(**{**row, "center_xyz_mm": tuple(row["center_xyz_mm"]), "insertion": _insertion(row)}) for row in rows
+        )
 
     return [
         Trial(

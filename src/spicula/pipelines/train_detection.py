@@ -7,8 +7,10 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,18 @@ from spicula.core.files import written_aside
 from spicula.datasets import lidc_nodules
 from spicula.detectors import blob
 from spicula.pipelines import detection_crops, evaluate_detection
+from spicula.pipelines.detection_augmentation import augmented
 from spicula.pipelines.detection_crops import TEST_SCAN, TRAINING_SCANS, Crops
-from spicula.pipelines.evaluate_detection import Trial
 
 WIDTHS = (8, 16, 32, 64)
+
+UNCALIBRATED = {"slope": 1.0, "intercept": 0.0}
+
+FALSE_A_SCAN = 4.0
+"""False findings a scan at the operating point."""
+
+MOST_KEPT = 0.993
+"""Share of the moving average of the weights that a step keeps, at most."""
 
 FOLD_OF = {TEST_SCAN: 0, "LungFCP-01-0001": 1, "lung1": 2, "lung2": 3}
 """Which fifth of the patients (see :func:`lidc_nodules.patient_folds`) is kept for the test on each scan."""
@@ -33,11 +43,12 @@ FOLD_OF = {TEST_SCAN: 0, "LungFCP-01-0001": 1, "lung1": 2, "lung2": 3}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one network is trained: number of batches, boxes a batch, highest learning rate, threads."""
+    """How one network is trained: batches, boxes a batch, highest learning rate, focus on hard boxes, threads."""
 
-    steps: int = 700
+    steps: int = 1200
     batch: int = 64
     rate: float = 4e-3
+    focus: float = 1.0
     seed: int = 0
     threads: int = 1
     checkpoint_every: int = 50
@@ -48,10 +59,11 @@ def train_detection(
     out: Path,
     *,
     rounds: int = 3,
-    steps: int = 380,
-    tested: int = 48,
+    steps: int = 1200,
+    tested: int = 100,
     seed: int = 0,
     threads: int = 1,
+    workers: int = 1,
     report: Callable[[str], None] = print,
 ) -> Bundle:
     """Train the filter of the nodule detector.
@@ -67,7 +79,8 @@ def train_detection(
         steps: Batches for each of the five networks.
         tested: Most nodules of the test patients that are set into each scan left out, drawn at random.
         seed: Decides all that is random.
-        threads: Of torch.
+        threads: Of torch, in each process.
+        workers: Processes; each trains one of the five networks at a time.
         report: Takes one line of progress.
 
     Returns:
@@ -83,18 +96,47 @@ def train_detection(
     out.mkdir(parents=True, exist_ok=True)
     _write_run(out, data, recipe, rounds=rounds, tested=tested)
     report(f"setting nodules into {len(TRAINING_SCANS)} scans")
-    crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed)
-    report(f"detection network on all {len(crops.positive)} boxes")
+    crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed, workers=workers)
+    report(f"training {1 + len(FOLD_OF)} networks on {len(crops.positive)} boxes")
+    jobs = [(data, out, scan, recipe, rounds, tested) for scan in (*TRAINING_SCANS, TEST_SCAN, None)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for scan in pool.map(_network, jobs):
+            report("trained the shipped network" if scan is None else f"tested on {scan}")
     weights = fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
-    trials: list[Trial] = []
-    for scan in FOLD_OF:
-        report(f"detection network without {scan} and a fifth of the patients")
-        trials += _left_out(data, out, crops, scan, recipe, tested=tested)
-    # the test scan decides nothing that is shipped, not even the two numbers of the calibration
-    calibration = evaluate_detection.calibrate([trial for trial in trials if trial.scan != TEST_SCAN])
+    return ship(out, weights, crops)
+
+
+def ship(out: Path, weights: Mapping[str, Any], crops: Crops) -> Bundle:
+    """Calibrate, choose the operating point and write the bundle, from the trials of a run.
+
+    Args:
+        out: The run's folder.
+        weights: Of the network trained on all.
+        crops: All boxes.
+
+    Returns:
+        The bundle ``nodule-detection`` in the run's folder.
+    """
+    trials = [t for scan in FOLD_OF for t in evaluate_detection.read_trials(out / f"without-{scan}" / "trials.json")]
+    # the test scan decides nothing that is shipped, neither the calibration nor the operating point
+    others = [trial for trial in trials if trial.scan != TEST_SCAN]
+    calibration = evaluate_detection.calibrate(others)
     metrics = evaluate_detection.summary(trials)
-    manifest = _manifest(calibration, _card(metrics, crops))
+    metrics["calibration held out"] = evaluate_detection.calibration_check(others)
+    point = evaluate_detection.operating_point(others, calibration, false_a_scan=FALSE_A_SCAN)
+    manifest = _manifest(calibration, _card(metrics, crops), point)
     return write_bundle(out / blob.BUNDLE, manifest, {"network.onnx": _export(weights)})
+
+
+def _network(job: tuple[Path, Path, str | None, Recipe, int, int]) -> str | None:
+    """Train and test one of the networks; without a scan, or (None) the one that is shipped."""
+    data, out, scan, recipe, rounds, tested = job
+    crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=recipe.seed)
+    if scan is None:
+        fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
+    else:
+        _left_out(data, out, crops, scan, recipe, tested=tested)
+    return scan
 
 
 def left_out_rows(crops: Crops, cases: Sequence[Any], scan: str) -> NDArray[np.intp]:
@@ -119,13 +161,13 @@ def patients_tested(cases: Sequence[Any], scan: str) -> set[str]:
     return {case.patient_id for case, fold in zip(cases, folds, strict=True) if fold == FOLD_OF[scan]}
 
 
-def _left_out(data: Path, out: Path, crops: Crops, scan: str, recipe: Recipe, *, tested: int) -> list[Trial]:
+def _left_out(data: Path, out: Path, crops: Crops, scan: str, recipe: Recipe, *, tested: int) -> None:
     """Train without a scan and without its test patients, then find their nodules in it."""
     folder = out / f"without-{scan}"
     if not (folder / "trials.json").is_file():
         cases = lidc_nodules.load_cases(data / "lidc_nodules")
         weights = fit(crops, left_out_rows(crops, cases, scan), folder, recipe)
-        manifest = _manifest({"slope": 1.0, "intercept": 0.0}, {"purpose": f"test on {scan}; not for use"})
+        manifest = _manifest(UNCALIBRATED, {"purpose": f"test on {scan}; not for use"})
         bundle = write_bundle(folder / "bundle", manifest, {"network.onnx": _export(weights)})
         patients = patients_tested(cases, scan)
         chosen = [case for case in cases if case.patient_id in patients]
@@ -134,7 +176,6 @@ def _left_out(data: Path, out: Path, crops: Crops, scan: str, recipe: Recipe, *,
         host = detection_crops.load_host(data, scan, out)
         trials = evaluate_detection.try_scan(host, chosen, data / "lidc_nodules", bundle=bundle, seed=recipe.seed)
         evaluate_detection.write_trials(folder / "trials.json", trials)
-    return evaluate_detection.read_trials(folder / "trials.json")
 
 
 def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> dict[str, Any]:
@@ -162,30 +203,17 @@ def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> d
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     first = _resume(folder, network, optimizer, average)
     network.train()
-    groups = [rows[crops.positive[rows]], rows[~crops.positive[rows]]]
+    groups = (rows[crops.positive[rows]], rows[~crops.positive[rows]])
     for step in range(first, recipe.steps):
         started = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(step, recipe)
-        torch.manual_seed(recipe.seed * 100_003 + step)
-        rng = np.random.default_rng((recipe.seed, step))
-        chosen = np.concatenate([rng.choice(group, size=recipe.batch // 2) for group in groups])
-        image = torch.from_numpy(augmented(crops.images[chosen], rng)).to(memory_format=torch.channels_last_3d)
-        truth = torch.from_numpy(crops.positive[chosen].astype(np.float32))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = network(image)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float()[:, 0], truth)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        keep = min(0.99, (1 + step) / (10 + step))
+        loss = _learn(network, optimizer, crops, groups, step, recipe)
+        keep = min(MOST_KEPT, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             if value.dtype.is_floating_point:
                 average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
             seconds = round(time.perf_counter() - started, 3)
-            log.write(json.dumps({"step": step, "loss": round(loss.item(), 5), "seconds": seconds}) + "\n")
+            log.write(json.dumps({"step": step, "loss": round(loss, 5), "seconds": seconds}) + "\n")
         if (step + 1) % recipe.checkpoint_every == 0:
             _save(folder, step + 1, network, optimizer, average)
     with written_aside(folder / "weights.safetensors") as path:
@@ -194,33 +222,31 @@ def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> d
     return average
 
 
-def augmented(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Cut smaller boxes out of stored ones, mirror and turn them, change their brightness and noise.
+def _learn(
+    network: Any, optimizer: Any, crops: Crops, groups: Sequence[NDArray[np.intp]], step: int, recipe: Recipe
+) -> float:
+    """One step on as many nodules as other boxes, those that are judged worst weighted most; returns the loss.
 
-    Args:
-        images: uint8 ``[n, 2, s, s, s]``.
-        rng: Decides.
-
-    Returns:
-        float32 ``[n, 2, 24, 24, 24]``, about 0 to 1.
+    References:
+        Lin et al., Focal loss for dense object detection, ICCV 2017, doi:10.1109/ICCV.2017.324
     """
-    side = blob.SIDE
-    spare = images.shape[-1] - side
-    result = np.empty((len(images), 2, side, side, side), dtype=np.float32)
-    for n, stored in enumerate(images):
-        for channel in (0, 1):
-            z, y, x = rng.integers(1, spare, size=3) if spare > 1 else (0, 0, 0)
-            result[n, channel] = stored[channel, z : z + side, y : y + side, x : x + side]
-        box = result[n]
-        box = box[:, :: rng.choice([-1, 1]), :: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
-        result[n] = (box.swapaxes(2, 3) if rng.random() < 0.5 else box).copy()
-    result *= np.float32(1 / 255)
-    shape = (len(images), 1, 1, 1, 1)
-    result *= rng.uniform(0.92, 1.08, size=shape).astype(np.float32)
-    result += rng.normal(scale=0.02, size=shape).astype(np.float32)
-    strength = rng.uniform(0, 0.03, size=shape).astype(np.float32)
-    result += strength * rng.standard_normal(size=result.shape, dtype=np.float32)
-    return result
+    torch = require("torch", extra="train")
+    for group in optimizer.param_groups:
+        group["lr"] = _rate(step, recipe)
+    torch.manual_seed(recipe.seed * 100_003 + step)
+    rng = np.random.default_rng((recipe.seed, step))
+    chosen = np.concatenate([rng.choice(group, size=recipe.batch // 2) for group in groups])
+    image = torch.from_numpy(augmented(crops.images[chosen], crops.slice_mm[chosen], rng))
+    truth = torch.from_numpy(crops.positive[chosen].astype(np.float32))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(image.to(memory_format=torch.channels_last_3d))
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits.float()[:, 0], truth, reduction="none")
+    loss = ((1 - torch.exp(-each)) ** recipe.focus * each).mean()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimizer.step()
+    return float(loss.item())
 
 
 def _rate(step: int, recipe: Recipe) -> float:
@@ -273,7 +299,9 @@ def _export(weights: Mapping[str, Any]) -> bytes:
     return to_onnx(network, torch.zeros(2, 2, blob.SIDE, blob.SIDE, blob.SIDE))
 
 
-def _manifest(calibration: Mapping[str, float], card: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(
+    calibration: Mapping[str, float], card: Mapping[str, Any], point: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     preprocessing = {
         "boxes": {"voxels": blob.SIDE, "near_spacing_mm": blob.NEAR_MM, "far_spacing_mm": blob.FAR_MM},
         "window_hu": [blob.AIR_HU, blob.TISSUE_HU],
@@ -282,7 +310,7 @@ def _manifest(calibration: Mapping[str, float], card: Mapping[str, Any]) -> dict
     }
     return {
         "name": blob.BUNDLE, "version": version("spicula"), "task": "detection", "preprocessing": preprocessing,
-        "outputs": ["logit that a candidate is a nodule"], "card": dict(card),
+        "outputs": {"logit": "a candidate is a nodule", "operating_point": dict(point or {})}, "card": dict(card),
     }  # fmt: skip
 
 
