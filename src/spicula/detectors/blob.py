@@ -6,7 +6,7 @@ scan ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from spicula.core.bundle import Bundle, load_bundle
 from spicula.core.finding import Finding, Point
-from spicula.core.geometry import FloatArray, Geometry
 from spicula.core.volume import Mask, Volume
 from spicula.measure.blobs import Candidate, find_candidates
 from spicula.measure.lungs import segment_lungs
 from spicula.runtime.openvino import load_network
 from spicula.transforms.crop import box_geometry, sample
-from spicula.transforms.resample import around, coarse, to_lps_axes
+from spicula.transforms.resample import coarse, to_lps_axes
 
 BUNDLE = "nodule-detection"
 """Name of the shipped bundle."""
@@ -134,19 +133,18 @@ def boxes(volume: Volume, centers_xyz_mm: Sequence[Point], *, side: int = SIDE) 
         float32 ``[n, 2, side, side, side]``, 0 (air) to 1 (dense), axes to the head, the back and the left; where a box
         reaches beyond the volume, the outermost voxels are repeated.
     """
-    near, far = to_lps_axes(volume), coarse(volume, 0.8 * FAR_MM)
     result = np.empty((len(centers_xyz_mm), 2, side, side, side), dtype=np.float32)
+    near = _cutter(to_lps_axes(volume), centers_xyz_mm, side, NEAR_MM)
+    far = _cutter(coarse(volume, 0.8 * FAR_MM), centers_xyz_mm, side, FAR_MM)
 
     def cut(n: int) -> None:
-        center = centers_xyz_mm[n]
-        for channel, (source, spacing) in enumerate(((near, NEAR_MM), (far, FAR_MM))):
-            grid = box_geometry(center, shape_zyx=(side,) * 3, spacing_zyx_mm=(spacing,) * 3)
-            result[n, channel] = _cut(around(source, center, (side / 2 + 1) * spacing), grid)
+        result[n, 0], result[n, 1] = near(n), far(n)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(cut, range(len(centers_xyz_mm))))
-    np.clip((result - AIR_HU) * np.float32(1 / (TISSUE_HU - AIR_HU)), 0, 1, out=result)
-    return result
+    result -= AIR_HU
+    result *= np.float32(1 / (TISSUE_HU - AIR_HU))
+    return np.clip(result, 0, 1, out=result)
 
 
 def judge(images: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
@@ -170,30 +168,34 @@ def judge(images: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-(calibration["slope"] * logits + calibration["intercept"]))))
 
 
-def _cut(source: Volume, grid: Geometry) -> NDArray[np.float32]:
-    """Linear interpolation on an upright grid; as one product an axis, which is fast, if the source is upright too."""
-    step = source.geometry.inverse_lps[:3, :3] @ grid.affine_lps[:3, :3]
-    if np.abs(step - np.diag(np.diag(step))).max() * max(grid.shape_zyx) > 1e-3:
-        return sample(source, grid)
-    start = source.geometry.world_to_index(grid.origin_xyz_mm)
-    array = source.array_zyx.astype(np.float32)
-    z, y, x = (
-        _between(array.shape[axis], start[axis] + step[axis, axis] * np.arange(grid.shape_zyx[axis]))
-        for axis in range(3)
-    )
-    plane = np.matmul(y, array @ x.T)
-    return np.asarray((z @ plane.reshape(len(plane), -1)).reshape(grid.shape_zyx))
+def _cutter(
+    source: Volume, centers: Sequence[Point], side: int, spacing_mm: float
+) -> Callable[[int], NDArray[np.float32]]:
+    """What cuts the box around the n-th center by linear interpolation: a product an axis if the source is upright."""
+    step = source.geometry.inverse_lps[:3, :3] @ (spacing_mm * np.eye(3)[::-1])
+    if np.abs(step - np.diag(np.diag(step))).max() * side > 1e-3:
+        shape, spacing = (side,) * 3, (spacing_mm,) * 3
+        return lambda n: sample(source, box_geometry(centers[n], shape_zyx=shape, spacing_zyx_mm=spacing))
+    reach = np.diag(step)[:, None] * (np.arange(side) - (side - 1) / 2)
+    size = np.asarray(source.geometry.shape_zyx)
+    index = source.geometry.world_to_index(np.asarray(centers))[:, :, None] + reach
+    np.clip(index, 0, size[:, None] - 1, out=index)
+    low = np.minimum(index.astype(np.intp), np.maximum(size - 2, 0)[:, None])
+    start, stop = low.min(axis=2), np.minimum(low.max(axis=2) + 2, size)
+    part, low = (index - low).astype(np.float32), low - start[:, :, None]
+    rows = np.arange(side)
 
+    def cut(n: int) -> NDArray[np.float32]:
+        z, y, x = (np.zeros((side, width), dtype=np.float32) for width in stop[n] - start[n])
+        for matrix, below, share in zip((z, y, x), low[n], part[n], strict=True):
+            matrix[rows, np.minimum(below + 1, matrix.shape[1] - 1)] = share
+            matrix[rows, below] += 1 - share
+        (za, ya, xa), (zb, yb, xb) = start[n], stop[n]
+        block = source.array_zyx[za:zb, ya:yb, xa:xb].astype(np.float32)
+        plane = np.matmul(y, block @ x.T)
+        return np.asarray((z @ plane.reshape(len(plane), -1)).reshape(side, side, side))
 
-def _between(count: int, index: FloatArray) -> NDArray[np.float32]:
-    """The matrix of linear interpolation along an axis, its ends repeated; ``[index, count]``."""
-    matrix = np.zeros((len(index), count), dtype=np.float32)
-    index = np.clip(index, 0, count - 1)
-    low = np.minimum(index.astype(np.intp), max(count - 2, 0))
-    rows, part = np.arange(len(index)), (index - low).astype(np.float32)
-    matrix[rows, np.minimum(low + 1, count - 1)] = part
-    matrix[rows, low] += 1 - part
-    return matrix
+    return cut
 
 
 def _whole(ranked: Sequence[tuple[Candidate, float]], volume: Volume) -> list[tuple[Candidate, float]]:
