@@ -176,3 +176,25 @@ def test_the_test_patients_nodule_has_the_readers_size(shared: Path, network: Ne
         found = outline(case.load_volume(), point, network=network)
         assert dice(found, truth) > 0.85
         assert found.volume_mm3 == pytest.approx(7500, rel=0.25)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_volume_of_hardly_any_slice_is_outlined_without_wandering_out(slices: int) -> None:
+    rng = np.random.default_rng(slices)
+    grid = Geometry.from_axes((slices, 40, 40), (8.0, 0.7, 0.7))
+    array = rng.normal(-600, 300, grid.shape_zyx).astype(np.int16)
+    for network in (_everything_above, _everything_below):
+        mask = outline(Volume(array, grid), grid.center_xyz_mm, network=network)
+        assert mask.array_zyx.any()
+        assert set(mask.geometry.shape_zyx) <= set(range(1, 41))
+
+
+def _everything_above(boxes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """A network that sees the nodule only in the uppermost part of its box."""
+    logits = np.full((len(boxes), 1, *boxes.shape[2:]), -9.0, np.float32)
+    logits[:, :, -3:] = 9.0
+    return (logits,)
+
+
+def _everything_below(boxes: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (np.flip(_everything_above(boxes)[0], axis=2).copy(),)

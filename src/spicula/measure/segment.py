@@ -37,6 +37,9 @@ VOXELS_ACROSS = 10.0
 FINE_SPACING_MM = (0.45, 4.0)
 """Limits of the second look's in-plane spacing."""
 
+BEYOND_MM = 5.0
+"""How far outside a volume the middle of the second look may lie; half its smallest box is wider."""
+
 CHANNELS = 5
 
 TISSUE_HU = -300.0
@@ -140,6 +143,7 @@ def outline(volume: Volume, center_xyz_mm: Sequence[float], *, network: Network)
         middle, diameter, crowded = _found(_logits(volume, hu, box, network, mirrored=False), box)
         if not crowded and not _buried(hu):
             break
+    middle = _within(volume, middle)
     for _ in range(3):
         fine = float(np.clip(diameter / VOXELS_ACROSS, *FINE_SPACING_MM))
         box = box_around(middle.tolist(), fine)
@@ -147,8 +151,16 @@ def outline(volume: Volume, center_xyz_mm: Sequence[float], *, network: Network)
         found, found_diameter, crowded = _found(logits, box)
         if not crowded or found_diameter <= 1.15 * diameter or fine == FINE_SPACING_MM[1]:
             break
-        middle, diameter = found, found_diameter
+        middle, diameter = _within(volume, found), found_diameter
     return _on_own_grid(volume, box, logits, middle)
+
+
+def _within(volume: Volume, point_xyz_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A point that wandered out of the volume, into which the network sees its outermost voxels go on, set back."""
+    if volume.geometry.contains(point_xyz_mm, margin_mm=BEYOND_MM):
+        return point_xyz_mm
+    index = np.clip(volume.geometry.world_to_index(point_xyz_mm), 0, np.asarray(volume.geometry.shape_zyx) - 1)
+    return volume.geometry.index_to_world(index)
 
 
 def _slice_mm(volume: Volume) -> float:
