@@ -190,9 +190,9 @@ def test_a_volume_of_hardly_any_slice_is_outlined_without_wandering_out(slices: 
 
 
 def _everything_above(boxes: np.ndarray) -> tuple[np.ndarray, ...]:
-    """A network that sees the nodule only in the uppermost part of its box."""
+    """A network that sees a small nodule high up in its box."""
     logits = np.full((len(boxes), 1, *boxes.shape[2:]), -9.0, np.float32)
-    logits[:, :, -3:] = 9.0
+    logits[:, :, -3:-1, 14:18, 14:18] = 9.0
     return (logits,)
 
 
