@@ -181,7 +181,7 @@ def test_the_test_patients_nodule_has_the_readers_size(shared: Path, network: Ne
 @pytest.mark.parametrize("slices", [1, 2])
 def test_a_volume_of_hardly_any_slice_is_outlined_without_wandering_out(slices: int) -> None:
     rng = np.random.default_rng(slices)
-    grid = Geometry.from_axes((slices, 40, 40), (8.0, 0.7, 0.7))
+    grid = Geometry.from_axes((slices, 40, 40), (1.0, 0.7, 0.7))
     array = rng.normal(-600, 300, grid.shape_zyx).astype(np.int16)
     for network in (_everything_above, _everything_below):
         mask = outline(Volume(array, grid), grid.center_xyz_mm, network=network)
