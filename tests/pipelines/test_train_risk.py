@@ -43,17 +43,17 @@ def table() -> Table:
 def test_a_killed_training_goes_on_exactly(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.arange(16)
     whole = risk_fit.fit_network(table, rows, tmp_path / "whole", RECIPE)
-    save = risk_fit._save
+    save = risk_fit.save_checkpoint
 
     def save_and_die(folder: Path, epoch: int, *rest: object) -> None:
         save(folder, epoch, *rest)  # type: ignore[arg-type]
         if epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(risk_fit, "_save", save_and_die)
+    monkeypatch.setattr(risk_fit, "save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         risk_fit.fit_network(table, rows, tmp_path / "cut", RECIPE)
-    monkeypatch.setattr(risk_fit, "_save", save)
+    monkeypatch.setattr(risk_fit, "save_checkpoint", save)
     resumed = risk_fit.fit_network(table, rows, tmp_path / "cut", RECIPE)
     assert whole.keys() == resumed.keys()
     assert all(np.array_equal(whole[name].numpy(), resumed[name].numpy()) for name in whole)

@@ -13,14 +13,14 @@ from spicula.core.files import written_aside
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 
 
-def cosine_rate(step: int, steps: int, *, rate: float) -> float:
-    """Learning rate with a linear warm-up over the first fifteenth and a cosine decay to 1 %.
+def cosine_rate(step: int, steps: int, *, rate: float, warm_part: int = 15) -> float:
+    """Learning rate with a linear warm-up over the first fifteenth (or tenth ...) and a cosine decay to 1 %.
 
     Example:
         >>> [round(cosine_rate(step, 30, rate=1.0), 2) for step in (0, 1, 15, 29)]
         [0.5, 1.0, 0.56, 0.01]
     """
-    warm = max(1, steps // 15)
+    warm = max(1, steps // warm_part)
     if step < warm:
         return rate * (step + 1) / warm
     return float(rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
@@ -65,7 +65,8 @@ def resume_checkpoint(folder: Path, network: Any, optimizer: Any, average: dict[
     safetensors = require("safetensors", extra="train")
     with safetensors.safe_open(path, framework="pt") as stored:
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-        step = int(stored.metadata()["step"])
+        facts = stored.metadata()
+        step = int(facts["step"] if "step" in facts else facts["epoch"])  # as older runs call it
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     average.update({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
     state: dict[int, dict[str, Any]] = {}

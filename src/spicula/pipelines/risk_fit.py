@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spicula.classifiers.risk import TARGETS, Kernel, gaussian_kernel, standardize
 from spicula.core.extras import require
 from spicula.core.files import written_aside
+from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
 from spicula.pipelines.risk_table import FIELD_PIXELS, Table
 from spicula.transforms.planes import PIXELS, PLANES
 
@@ -100,7 +101,7 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
     network = new_network(table, recipe).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.rate)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    first = _resume(folder, network, optimizer, average)
+    first = resume_checkpoint(folder, network, optimizer, average)
     network.train()
     steps = max(1, len(rows) // recipe.batch)
     for epoch in range(first, recipe.epochs):
@@ -111,7 +112,7 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
             torch.manual_seed((recipe.seed * 1_000_003 + epoch) * 10_007 + step)  # dropout and turning alike
             chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
             for group in optimizer.param_groups:
-                group["lr"] = _rate(epoch * steps + step, recipe.epochs * steps, recipe.rate)
+                group["lr"] = cosine_rate(epoch * steps + step, recipe.epochs * steps, rate=recipe.rate, warm_part=10)
             planes = _batch(torch, table, chosen, epoch).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 output = network(planes)
@@ -126,12 +127,12 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
                 if value.dtype.is_floating_point:
                     average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
         facts = {"epoch": epoch, "loss": round(total / steps, 5), "seconds": round(time.perf_counter() - started, 2)}
-        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        with (folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(facts) + "\n")
-        _save(folder, epoch + 1, network, optimizer, average)
+        save_checkpoint(folder, epoch + 1, network, optimizer, average)
     with written_aside(folder / "weights.safetensors") as path:
         safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return average
 
 
@@ -179,13 +180,6 @@ def _groups(network: Any, recipe: NetworkRecipe) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _rate(step: int, steps: int, highest: float) -> float:
-    warm = max(1, steps // 10)
-    if step < warm:
-        return highest * (step + 1) / warm
-    return float(highest * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
-
-
 def _loss(torch: Any, output: Any, wanted: Any) -> Any:
     """Cross-entropy against shares, malignancy twice, further thresholds a third as heavy; the size as a distance."""
     count = output.shape[1] - 1
@@ -222,35 +216,3 @@ def _batch(torch: Any, table: Table, rows: Rows, epoch: int) -> Any:
     hu = turned[:, :PLANES]
     hu += torch.randn(n, 1, 1, 1) * 15 + torch.randn_like(hu) * (torch.rand(n, 1, 1, 1) * 25)
     return turned
-
-
-def _save(folder: Path, epoch: int, network: Any, optimizer: Any, average: dict[str, Any]) -> None:
-    safetensors = require("safetensors.torch", extra="train")
-    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.clone().contiguous() for k, v in state.items()}
-    with written_aside(folder / "checkpoint.safetensors") as path:
-        safetensors.save_file(tensors, path, metadata={"epoch": str(epoch)})
-
-
-def _resume(folder: Path, network: Any, optimizer: Any, average: dict[str, Any]) -> int:
-    """Load the checkpoint into its places; returns the epoch to go on with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "checkpoint.safetensors"
-    if not path.is_file():
-        (folder / "log.jsonl").unlink(missing_ok=True)
-        return 0
-    safetensors = require("safetensors", extra="train")
-    with safetensors.safe_open(path, framework="pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        epoch = int(stored.metadata()["epoch"])
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    average.update({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return epoch

@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +45,7 @@ from spicula.pipelines.risk_fit import (
     network_logits,
 )
 from spicula.pipelines.risk_table import Outlines, Table, make_table
+from spicula.pipelines.run_folder import open_run, write_json
 from spicula.runtime.openvino import load_network
 
 NAME = "nodule-risk"
@@ -58,6 +56,7 @@ WEIGHTS = (0.6, 0.4)
 """Of the kernel's and the network's logit, for every target; set by hand, as fitting them gains nothing."""
 
 Array = NDArray[np.float64]
+Networks = list[list[dict[str, Any]]]
 Report = Callable[[str], None]
 
 
@@ -109,8 +108,9 @@ def train_risk(
     cases = lidc_nodules.load_cases(data / "lidc_nodules")[:limit]
     recipe = NetworkRecipe(epochs=epochs, seed=seed, threads=threads)
     kernel_recipe = KernelRecipe()
-    run = _open_run(
+    run = open_run(
         out,
+        "train risk",
         {"network": asdict(recipe), "networks": networks, "kernel": asdict(kernel_recipe)}
         | {"folds": folds, "variants": variants}
         | {"nodules": len(cases), "patients": len({case.patient_id for case in cases}), "seed": seed},
@@ -125,13 +125,42 @@ def train_risk(
     fold_of = lidc_nodules.patient_folds(lidc_nodules.load_cases(data / "lidc_nodules"), folds=folds)[: len(cases)]
     learned = [np.flatnonzero(fold_of != fold) for fold in range(folds)]
     kernel = fit_kernel(table, learned, kernel_recipe)
-    weights: list[list[dict[str, Any]]] = [[] for _ in learned]
-    for fold, rows in enumerate(learned):
-        report(f"networks without fold {fold + 1} of {folds}")
-        for number in range(networks):
-            other = replace(recipe, seed=recipe.seed + number)
-            weights[fold].append(fit_network(table, rows, out / "folds" / str(fold) / str(other.seed), other))
+    weights = _fit_networks(table, learned, out / "folds", recipe, networks=networks, report=report)
     logits = _out_of_fold(table, kernel, weights, fold_of, recipe)
+    evaluation = _judge(out, table, logits, fold_of)
+    files = {
+        KERNEL_FILE: _kernel_bytes(kernel),
+        NETWORK_FILE: _network_bytes(table, weights, recipe),
+        CALIBRATION_FILE: _calibration_bytes(table, kernel, logits),
+    }
+    bundle = write_bundle(out / NAME, risk_card.manifest(NAME, TASK, table, identity, evaluation), files)
+    run["finished"] = {"fingerprint": bundle.fingerprint, "seconds": round(time.time() - run["started"], 1)}
+    write_json(out / "run.json", run)
+    pooled = evaluation["targets"]["malignancy"]["auroc"]["value"]
+    report(f"malignancy AUROC {pooled:.4f} out of fold: {bundle.folder}")
+    return bundle
+
+
+def _fit_networks(
+    table: Table,
+    learned: Sequence[NDArray[np.intp]],
+    folder: Path,
+    recipe: NetworkRecipe,
+    *,
+    networks: int,
+    report: Report,
+) -> Networks:
+    """The networks of each fold, of different seeds, those that are there loaded."""
+    weights: Networks = []
+    for fold, rows in enumerate(learned):
+        report(f"networks without fold {fold + 1} of {len(learned)}")
+        recipes = [replace(recipe, seed=recipe.seed + number) for number in range(networks)]
+        weights.append([fit_network(table, rows, folder / str(fold) / str(one.seed), one) for one in recipes])
+    return weights
+
+
+def _judge(out: Path, table: Table, logits: Array, fold_of: NDArray[np.intp]) -> dict[str, Any]:
+    """Write ``predictions.csv`` and ``evaluation.json`` of out-of-fold logits."""
     probabilities = {
         target: _cross_fitted(logits[:, i], table.labels[:, i], fold_of) for i, target in enumerate(TARGETS)
     }
@@ -145,18 +174,8 @@ def train_risk(
         diameter_mm=table.diameter_mm,
         rating=[case.findings[0].truth["malignancy"] for case in table.cases],
     )
-    _write_json(out / "evaluation.json", evaluation)
-    files = {
-        KERNEL_FILE: _kernel_bytes(kernel),
-        NETWORK_FILE: _network_bytes(table, weights, recipe),
-        CALIBRATION_FILE: _calibration_bytes(table, kernel, logits),
-    }
-    bundle = write_bundle(out / NAME, risk_card.manifest(NAME, TASK, table, identity, evaluation), files)
-    run["finished"] = {"fingerprint": bundle.fingerprint, "seconds": round(time.time() - run["started"], 1)}
-    _write_json(out / "run.json", run)
-    pooled = evaluation["targets"]["malignancy"]["auroc"]["value"]
-    report(f"malignancy AUROC {pooled:.4f} out of fold: {bundle.folder}")
-    return bundle
+    write_json(out / "evaluation.json", evaluation)
+    return evaluation
 
 
 def _outlines_of(data: Path, run: Path, cases: Sequence[Case], *, folds: int, threads: int) -> tuple[Outlines, str]:
@@ -182,7 +201,7 @@ def _outlines_of(data: Path, run: Path, cases: Sequence[Case], *, folds: int, th
 def _out_of_fold(
     table: Table,
     kernel: Kernel,
-    weights: Sequence[Sequence[dict[str, Any]]],
+    weights: Networks,
     fold_of: NDArray[np.intp],
     recipe: NetworkRecipe,
 ) -> Array:
@@ -249,7 +268,7 @@ def _kernel_bytes(kernel: Kernel) -> bytes:
     return stream.getvalue()
 
 
-def _network_bytes(table: Table, weights: Sequence[Sequence[dict[str, Any]]], recipe: NetworkRecipe) -> bytes:
+def _network_bytes(table: Table, weights: Networks, recipe: NetworkRecipe) -> bytes:
     torch = require("torch", extra="train")
     from spicula.networks.export import to_onnx
     from spicula.transforms.planes import PIXELS, PLANES
@@ -274,38 +293,3 @@ def _write_predictions(
             writer.writerow(
                 [*facts, *table.labels[row].astype(int), *given, *(f"{v:.5f}" for v in logits[row].ravel())]
             )
-
-
-def _open_run(out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Start ``run.json``, or go on with the one that is there if its arguments are the same."""
-    path = out / "run.json"
-    if path.is_file():
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if run["arguments"] != arguments:
-            raise InputError(
-                f"{path}: arguments", got=arguments, expected=run["arguments"], hint="name another folder with --out"
-            )
-        return run
-    run = {"task": "train risk", "arguments": arguments, "started": time.time(), "versions": _versions()}
-    _write_json(path, run)
-    return run
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in ("spicula", "numpy", "scipy", "torch", "scikit-learn", "onnx", "onnxscript", "openvino"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        found["commit"] = "unknown"
-    return found
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
