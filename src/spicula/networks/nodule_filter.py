@@ -11,12 +11,14 @@ from torch import nn
 class NoduleFilter(nn.Module):  # type: ignore[misc]
     """Two towers of plain 3-D convolutions, one for each box, joined by a small head.
 
+    The first stage takes every second voxel (its kernels see them all), each later one but the last is pooled.
+
     Args:
         widths: Channels of the four stages of a tower.
         dropout: Before the last layer.
     """
 
-    def __init__(self, widths: Sequence[int] = (8, 16, 32, 64), *, dropout: float = 0.3) -> None:
+    def __init__(self, widths: Sequence[int] = (12, 16, 32, 64), *, dropout: float = 0.3) -> None:
         super().__init__()
         self.near = _tower(widths)
         self.far = _tower(widths)
@@ -45,11 +47,11 @@ def _tower(widths: Sequence[int]) -> nn.Sequential:
     before = 1
     for stage, width in enumerate(widths):
         layers += [
-            nn.Conv3d(before, width, 3, padding=1, bias=False),
+            nn.Conv3d(before, width, 3, stride=1 if stage else 2, padding=1, bias=False),
             nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         ]
-        if stage < len(widths) - 1:
+        if 0 < stage < len(widths) - 1:
             layers.append(nn.MaxPool3d(2))
         before = width
     return nn.Sequential(*layers)

@@ -27,7 +27,7 @@ from spicula.pipelines import detection_crops, evaluate_detection
 from spicula.pipelines.detection_augmentation import augmented
 from spicula.pipelines.detection_crops import TEST_SCAN, TRAINING_SCANS, Crops
 
-WIDTHS = (8, 16, 32, 64)
+WIDTHS = (12, 16, 32, 64)
 
 UNCALIBRATED = {"slope": 1.0, "intercept": 0.0}
 
@@ -45,7 +45,7 @@ FOLD_OF = {TEST_SCAN: 0, "LungFCP-01-0001": 1, "lung1": 2, "lung2": 3}
 class Recipe:
     """How one network is trained: batches, boxes a batch, highest learning rate, focus on hard boxes, threads."""
 
-    steps: int = 1200
+    steps: int = 900
     batch: int = 64
     rate: float = 4e-3
     focus: float = 1.0
@@ -59,8 +59,8 @@ def train_detection(
     out: Path,
     *,
     rounds: int = 3,
-    steps: int = 1200,
-    tested: int = 100,
+    steps: int = 900,
+    tested: int = 80,
     seed: int = 0,
     threads: int = 1,
     workers: int = 1,
@@ -98,7 +98,7 @@ def train_detection(
     report(f"setting nodules into {len(TRAINING_SCANS)} scans")
     crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed, workers=workers)
     report(f"training {1 + len(FOLD_OF)} networks on {len(crops.positive)} boxes")
-    jobs = [(data, out, scan, recipe, rounds, tested) for scan in (*TRAINING_SCANS, TEST_SCAN, None)]
+    jobs = [(data, out, scan, recipe, rounds, tested) for scan in (*TRAINING_SCANS, None, TEST_SCAN)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for scan in pool.map(_network, jobs):
             report("trained the shipped network" if scan is None else f"tested on {scan}")
