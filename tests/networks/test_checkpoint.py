@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
+
 torch = pytest.importorskip("torch", reason="pip install 'spicula[train]'")
 safetensors = pytest.importorskip("safetensors.torch", reason="pip install 'spicula[train]'")
-
-from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
 
 
 def trained(seed: int) -> tuple[Any, Any, dict[str, Any]]:
