@@ -27,7 +27,7 @@ from spicula.pipelines.train_detection import FOLD_OF
 RESULTS = Path(__file__).parent / "results" / "detection.json"
 DATA = Path(os.environ.get("SPICULA_SHARED", "../shared")) / "data"
 ROLES = {
-    TEST_SCAN: "test only: the shipped filter never saw it",
+    TEST_SCAN: "test only: the shipped filter saw neither it nor the patients whose nodules are set into it",
     "LungFCP-01-0001": "training: lung for insertions, candidates below its apices as what is no nodule; no marks, so "
     "every finding of its own counts as false",
     "lung1": "training: lung for insertions, candidates outside the label as what is no nodule",

@@ -122,6 +122,25 @@ def test_a_trained_filter_tells_balls_from_tubes_through_its_bundle(tmp_path: Pa
     assert (scores[crops.positive][:, None] > scores[~crops.positive]).mean() > 0.95
 
 
+def test_the_bundle_lists_findings_down_to_its_operating_point(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="pip install 'spicula[train]'")
+    crops, rng = some_crops(), np.random.default_rng(0)
+    weights = train_detection.fit(crops, np.arange(40), tmp_path / "all", Recipe(steps=1, batch=4))
+    for scan in FOLD_OF:
+        truths = tuple(Truth(f"{n}", f"P{n}", (20.0 * n, 0.0, 0.0), 8.0, 5.0) for n in range(6))
+        found = [((20.0 * n, 0.0, 0.0), float(rng.uniform(0.3, 0.9))) for n in range(5)]
+        found += [((20.0 * n, 90.0, 0.0), float(rng.uniform(0.0, 0.6))) for n in range(30)]
+        (tmp_path / f"without-{scan}").mkdir()
+        trials = [Trial(scan, f"{scan}-{n}", truths, (), tuple(found)) for n in range(3)]
+        evaluate_detection.write_trials(tmp_path / f"without-{scan}" / "trials.json", trials)
+    bundle = train_detection.ship(tmp_path, weights, crops)
+    point = bundle.manifest["outputs"]["operating_point"]
+    assert blob.operating_point(bundle) == point["least_score"] > 0
+    assert 3 < point["false_a_scan"] <= 4
+    assert "target of 0.80" in bundle.card["limits"][0]
+    assert set(bundle.card["metrics"]["calibration held out"]) == set(FOLD_OF) - {detection_crops.TEST_SCAN}
+
+
 def test_calibrated_scores_are_chances() -> None:
     rng = np.random.default_rng(0)
     trials = []

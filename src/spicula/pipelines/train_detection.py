@@ -31,6 +31,9 @@ WIDTHS = (12, 16, 32, 64)
 
 UNCALIBRATED = {"slope": 1.0, "intercept": 0.0}
 
+TARGET = 0.80
+"""Sensitivity at 8 false findings a scan that is aimed at."""
+
 FALSE_A_SCAN = 4.0
 """False findings a scan at the operating point."""
 
@@ -68,19 +71,20 @@ def train_detection(
 ) -> Bundle:
     """Train the filter of the nodule detector.
 
-    Each nodule is set into every training scan; the candidates of those scans are what is no nodule. Beside the
-    shipped network, which is trained on all, one is trained without each scan in turn and without a fifth of the
-    patients, and finds the nodules of those patients in that scan. A run that was cut off goes on where it stopped.
+    Each nodule is set into every training scan; the candidates of those scans are what is no nodule. A network is
+    trained without each scan in turn and without a fifth of the patients, and finds the nodules of those patients in
+    that scan. The one that was trained on all training scans, and tested on :data:`TEST_SCAN`, is shipped: its test
+    is of itself. A run that was cut off goes on where it stopped.
 
     Args:
         data: Folder of the development data (``lidc_nodules``, ``scans``).
         out: The run's folder: ``run.json``, boxes, checkpoints, logs, trials and the bundle ``nodule-detection``.
         rounds: In how many of the scans each nodule is set, one after the other.
-        steps: Batches for each of the five networks.
+        steps: Batches for each of the four networks.
         tested: Most nodules of the test patients that are set into each scan left out, drawn at random.
         seed: Decides all that is random.
         threads: Of torch, in each process.
-        workers: Processes; each trains one of the five networks at a time.
+        workers: Processes; each trains one of the four networks at a time.
         report: Takes one line of progress.
 
     Returns:
@@ -97,13 +101,13 @@ def train_detection(
     _write_run(out, data, recipe, rounds=rounds, tested=tested)
     report(f"setting nodules into {len(TRAINING_SCANS)} scans")
     crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed, workers=workers)
-    report(f"training {1 + len(FOLD_OF)} networks on {len(crops.positive)} boxes")
-    jobs = [(data, out, scan, recipe, rounds, tested) for scan in (*TRAINING_SCANS, None, TEST_SCAN)]
+    report(f"training {len(FOLD_OF)} networks on {len(crops.positive)} boxes")
+    jobs = [(data, out, scan, recipe, rounds, tested) for scan in (*TRAINING_SCANS, TEST_SCAN)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for scan in pool.map(_network, jobs):
-            report("trained the shipped network" if scan is None else f"tested on {scan}")
-    weights = fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
-    return ship(out, weights, crops)
+            report(f"tested on {scan}")
+    rows = left_out_rows(crops, lidc_nodules.load_cases(data / "lidc_nodules"), TEST_SCAN)
+    return ship(out, fit(crops, rows, out / f"without-{TEST_SCAN}", recipe), crops)
 
 
 def ship(out: Path, weights: Mapping[str, Any], crops: Crops) -> Bundle:
@@ -111,7 +115,7 @@ def ship(out: Path, weights: Mapping[str, Any], crops: Crops) -> Bundle:
 
     Args:
         out: The run's folder.
-        weights: Of the network trained on all.
+        weights: Of the network tested on :data:`TEST_SCAN`.
         crops: All boxes.
 
     Returns:
@@ -128,14 +132,11 @@ def ship(out: Path, weights: Mapping[str, Any], crops: Crops) -> Bundle:
     return write_bundle(out / blob.BUNDLE, manifest, {"network.onnx": _export(weights)})
 
 
-def _network(job: tuple[Path, Path, str | None, Recipe, int, int]) -> str | None:
-    """Train and test one of the networks; without a scan, or (None) the one that is shipped."""
+def _network(job: tuple[Path, Path, str, Recipe, int, int]) -> str:
+    """Train and test the network that never sees one of the scans."""
     data, out, scan, recipe, rounds, tested = job
     crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=recipe.seed)
-    if scan is None:
-        fit(crops, np.arange(len(crops.positive)), out / "all", recipe)
-    else:
-        _left_out(data, out, crops, scan, recipe, tested=tested)
+    _left_out(data, out, crops, scan, recipe, tested=tested)
     return scan
 
 
@@ -320,7 +321,8 @@ def _card(metrics: Mapping[str, Any], crops: Crops) -> dict[str, Any]:
         "device.",
         "data": [
             {"name": "LIDC-IDRI", "licence": "CC BY 3.0", "doi": "10.7937/K9/TCIA.2015.LO9QL9SX",
-             "use": f"{int(crops.positive.sum())} insertions of 797 nodules of 441 patients; never LIDC-IDRI-0001"},
+             "use": f"{int(crops.positive.sum())} insertions of nodules of 441 patients, four fifths of them trained on; "
+             "never LIDC-IDRI-0001"},
             {"name": "Lung-Fused-CT-Pathology", "licence": "CC BY 3.0", "doi": "10.7937/K9/TCIA.2018.SMT36LPN",
              "use": "LungFCP-01-0001: lung that receives nodules; candidates below its apices as what is no nodule"},
             {"name": "PyRadiomics sample CTs lung1 and lung2", "licence": "BSD-3-Clause",
@@ -329,11 +331,25 @@ def _card(metrics: Mapping[str, Any], crops: Crops) -> dict[str, Any]:
         ],
         "metrics": dict(metrics),
         "limits": [
+            _against_target(metrics["all"]),
             "What is no nodule was learned from three scans; on other scanners more false findings must be expected.",
-            "Sensitivity was measured with real nodules set into real scans, four in all; ground glass is found less.",
+            "Sensitivity was measured with real nodules set into real scans, four in all; ground glass and nodules "
+            "under 6 mm are found less.",
+            "lung2 was in view when the rule was made by which a mass stands for its parts; LungFCP-01-0001 has an "
+            "unmarked lesion at an apex, which counts as a false finding.",
+            "Vessels, and tissue at the hilum or the heart's border, may be listed, also as masses.",
             "Nodules within the mediastinum or hilum, and those in collapsed lung, are not looked for.",
         ],
     }  # fmt: skip
+
+
+def _against_target(rates: Mapping[str, Any]) -> str:
+    """The target, and whether it was met, in a sentence."""
+    row = rates["sensitivity at 8 false a scan"]
+    low, high = row["interval_95"]
+    said = "met" if row["value"] >= TARGET else "missed"
+    found = f"{row['value']:.3f} ({low:.3f} to {high:.3f})"
+    return f"The target of {TARGET:.2f} at 8 false findings a scan is {said}: {found}."
 
 
 def _write_run(out: Path, data: Path, recipe: Recipe, *, rounds: int, tested: int) -> None:
