@@ -321,8 +321,8 @@ def _card(metrics: Mapping[str, Any], crops: Crops) -> dict[str, Any]:
         "device.",
         "data": [
             {"name": "LIDC-IDRI", "licence": "CC BY 3.0", "doi": "10.7937/K9/TCIA.2015.LO9QL9SX",
-             "use": f"{int(crops.positive.sum())} insertions of nodules of 441 patients, four fifths of them trained on; "
-             "never LIDC-IDRI-0001"},
+             "use": f"{int(crops.positive.sum())} insertions of nodules of 441 patients, those of four fifths of "
+             "the patients trained on; never LIDC-IDRI-0001"},
             {"name": "Lung-Fused-CT-Pathology", "licence": "CC BY 3.0", "doi": "10.7937/K9/TCIA.2018.SMT36LPN",
              "use": "LungFCP-01-0001: lung that receives nodules; candidates below its apices as what is no nodule"},
             {"name": "PyRadiomics sample CTs lung1 and lung2", "licence": "BSD-3-Clause",
