@@ -187,8 +187,14 @@ def _neighborhoods(array: NDArray[np.float32], peaks: NDArray[np.intp]) -> Float
 
 
 def _maxima(stack: Sequence[NDArray[np.float32]], n: int, least: float) -> NDArray[np.intp]:
-    """Voxels of one scale that no neighbor in space, nor the same voxel of a neighboring scale, beats; ``[n, 3]``."""
-    peaks = np.argwhere(stack[n] > least)
+    """Voxels of one scale that no neighbor in space, nor the same voxel of a neighboring scale, beats; ``[n, 3]``.
+
+    None lies in the outermost layer, where the scan ends: a vessel that goes on beyond looks like a blob there.
+    """
+    inner = tuple(slice(1, -1) if size > 2 else slice(None) for size in stack[n].shape)
+    strong = np.zeros(stack[n].shape, dtype=bool)
+    strong[inner] = stack[n][inner] > least
+    peaks = np.argwhere(strong)
     value = stack[n][tuple(peaks.T)]
     top = np.ones(len(peaks), dtype=bool)
     for neighbor in (n - 1, n + 1):
