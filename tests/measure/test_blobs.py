@@ -69,16 +69,18 @@ def test_a_moved_scan_gives_moved_candidates() -> None:
     np.testing.assert_allclose(theirs - shift, ours, atol=1e-6)
 
 
-def test_what_the_end_of_the_scan_cuts_off_is_no_blob() -> None:
-    grid = Geometry.from_axes((40, 60, 60), (1.0, 1.0, 1.0))
-    points = np.stack(np.meshgrid(*(np.arange(60.0) - 30,) * 2, indexing="ij"), axis=-1)
-    tube = np.linalg.norm(points, axis=-1) < 3
-    array = np.full(grid.shape_zyx, -900, dtype=np.int16)
-    array[:3, tube] = array[-3:, tube] = 40
-    assert not find_candidates(Volume(array, grid), Mask(np.ones(grid.shape_zyx, dtype=bool), grid))
-    array[18:23, tube] = 40
-    found = find_candidates(Volume(array, grid), Mask(np.ones(grid.shape_zyx, dtype=bool), grid))
-    assert np.linalg.norm(np.subtract(found[0].center_xyz_mm, (30, 30, 20))) < 1
+def test_a_dome_that_the_end_of_the_scan_cuts_off_is_no_mass() -> None:
+    grid = Geometry.from_axes((60, 120, 120), (2.0, 1.0, 1.0))
+    z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip((60, 120, 120), (2.0, 1, 1), strict=True)), indexing="ij")
+    lungs = Mask(np.ones(grid.shape_zyx, dtype=bool), grid)
+
+    def masses(height: float) -> list[Candidate]:
+        dome = (z - height) ** 2 + (y - 60) ** 2 + (x - 60) ** 2 < 20**2
+        found = find_candidates(Volume(np.where(dome, 40, -900).astype(np.int16), grid), lungs)
+        return [c for c in found if c.in_hull and c.radius_mm > 10]
+
+    assert not masses(0.0)
+    assert np.linalg.norm(np.subtract(masses(50.0)[0].center_xyz_mm, (60, 60, 50))) < 2
 
 
 def test_a_tube_is_weaker_than_a_ball() -> None:

@@ -89,7 +89,8 @@ def find_candidates(volume: Volume, lungs: Mask, *, least_response: float = 0.12
         spacing, narrowest, count, in_hull = scale
         image, grid = _prepared(ordered, regions[in_hull], spacing)
         found = []
-        for index, sigma, response, roundness in _blobs(image, grid, narrowest, count, least_response):
+        blobs = _blobs(image, grid, narrowest, count, least_response, ends=not in_hull)
+        for index, sigma, response, roundness in blobs:
             if roundness >= LEAST_ROUNDNESS or in_hull:
                 x, y, z = grid.index_to_world(index)
                 place = (float(x), float(y), float(z))
@@ -155,7 +156,7 @@ def mask_on(mask: Mask, grid: Geometry) -> NDArray[np.bool_]:
 
 
 def _blobs(
-    image: NDArray[np.float32], grid: Geometry, narrowest: float, count: int, least: float
+    image: NDArray[np.float32], grid: Geometry, narrowest: float, count: int, least: float, *, ends: bool
 ) -> list[tuple[FloatArray, float, float, float]]:
     """Maxima over space and scale of the difference of Gaussians: index, sigma, response, roundness."""
     spacing = np.asarray(grid.spacing_zyx_mm)
@@ -169,7 +170,7 @@ def _blobs(
         blurred, width = more, width * STEP
     found = []
     for n in range(count):
-        peaks = _maxima(stack, n, least)
+        peaks = _maxima(stack, n, least, ends=ends)
         cubes = _neighborhoods(smooth[n], peaks)
         places = peaks + _summits(_neighborhoods(stack[n], peaks))
         for place, peak, roundness in zip(places, peaks, _roundness(cubes, spacing), strict=True):
@@ -186,12 +187,13 @@ def _neighborhoods(array: NDArray[np.float32], peaks: NDArray[np.intp]) -> Float
     return np.asarray(array[z, y, x], dtype=np.float64)
 
 
-def _maxima(stack: Sequence[NDArray[np.float32]], n: int, least: float) -> NDArray[np.intp]:
+def _maxima(stack: Sequence[NDArray[np.float32]], n: int, least: float, *, ends: bool) -> NDArray[np.intp]:
     """Voxels of one scale that no neighbor in space, nor the same voxel of a neighboring scale, beats; ``[n, 3]``.
 
-    None lies in the outermost layer, where the scan ends: a vessel that goes on beyond looks like a blob there.
+    Without ``ends`` none lies in the outermost layer, where a dome of the diaphragm that the scan cuts off looks like a
+    mass.
     """
-    inner = tuple(slice(1, -1) if size > 2 else slice(None) for size in stack[n].shape)
+    inner = tuple(slice(1, -1) if size > 2 and not ends else slice(None) for size in stack[n].shape)
     strong = np.zeros(stack[n].shape, dtype=bool)
     strong[inner] = stack[n][inner] > least
     peaks = np.argwhere(strong)
