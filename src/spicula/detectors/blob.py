@@ -43,8 +43,11 @@ SECOND_LOOKS = 64
 MOST_WHOLE = 100
 """Of this many of the best it is asked whether they are parts of a mass."""
 
+MOST_LISTED = 400
+"""Of this many of the best it is asked whether they lie within a better one."""
+
 LEAST_BELIEF = 0.3
-"""A mass stands for its part if it scores at least this share of the part's score."""
+"""A mass stands for its part if the network, uncalibrated, gives it at least this share of the part's probability."""
 
 BODY_HU = -300.0
 """Tissue, not lung: what joins a part to its mass."""
@@ -86,11 +89,13 @@ def detect(
     candidates = strongest(find_candidates(volume, lungs or segment_lungs(volume)))
     if not candidates:
         return []
-    scores = judge(boxes(volume, [c.center_xyz_mm for c in candidates]), bundle)
-    order = np.lexsort((np.arange(len(scores)), -scores))
-    ranked = [(candidates[i], float(scores[i])) for i in order if scores[i] >= least_score]
-    chosen = _apart(_whole(ranked[:MOST_WHOLE], coarse(volume, 0.8 * FAR_MM)) + ranked[MOST_WHOLE:])
-    return [_finding(rank + 1, *pair) for rank, pair in enumerate(chosen[:limit])]
+    logits = _logits(boxes(volume, [c.center_xyz_mm for c in candidates]), bundle)
+    order = np.lexsort((np.arange(len(logits)), -logits))
+    ranked = [(candidates[i], float(logits[i])) for i in order]
+    chosen = _apart(_whole(ranked[:MOST_WHOLE], coarse(volume, 0.8 * FAR_MM)) + ranked[MOST_WHOLE:MOST_LISTED])
+    scores = _chances(np.array([logit for _, logit in chosen]), bundle)
+    listed = [(candidate, float(score)) for (candidate, _), score in zip(chosen, scores, strict=True)]
+    return [_finding(n + 1, *pair) for n, pair in enumerate(listed[:limit]) if pair[1] >= least_score]
 
 
 def operating_point(bundle: Bundle) -> float:
@@ -157,6 +162,11 @@ def judge(images: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
     Returns:
         float64 ``[n]``, 0 to 1, calibrated as the bundle says.
     """
+    return _chances(_logits(images, bundle), bundle)
+
+
+def _logits(images: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
+    """What the network says, uncalibrated."""
     network = load_network(bundle)
     edges = [*range(0, len(images), BATCH), len(images)]
     logits = np.concatenate([network(images[a:b])[0][:, 0] for a, b in pairwise(edges)]).astype(np.float64)
@@ -164,6 +174,10 @@ def judge(images: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
     again = images[best]
     mirrored = [again[..., ::-1], again[..., ::-1, :], again[..., ::-1, :, :]]
     logits[best] = (logits[best] + sum(network(np.ascontiguousarray(m))[0][:, 0] for m in mirrored)) / 4
+    return np.asarray(logits)
+
+
+def _chances(logits: NDArray[np.float64], bundle: Bundle) -> NDArray[np.float64]:
     calibration = bundle.preprocessing["calibration"]
     return np.asarray(1 / (1 + np.exp(-(calibration["slope"] * logits + calibration["intercept"]))))
 
@@ -202,21 +216,22 @@ def _whole(ranked: Sequence[tuple[Candidate, float]], volume: Volume) -> list[tu
     """Where a finding is part of a mass that the network believes in too, let the mass stand for it.
 
     Args:
-        ranked: Candidates by falling score.
+        ranked: Candidates with their logits, falling.
         volume: The scan on a coarse grid.
 
     Returns:
-        The same by falling score; a mass has the score of its best part.
+        The same, logits falling; a mass has the logit of its best part.
     """
     result: list[tuple[Candidate, float]] = []
-    for part, score in ranked:
+    beliefs = [1 / (1 + float(np.exp(-logit))) for _, logit in ranked]
+    for (part, logit), score in zip(ranked, beliefs, strict=True):
         chosen = part
-        for mass, belief in ranked:
+        for (mass, _), belief in zip(ranked, beliefs, strict=True):
             gap = float(np.linalg.norm(np.subtract(mass.center_xyz_mm, part.center_xyz_mm)))
             larger = mass.radius_mm > max(1.5 * part.radius_mm, chosen.radius_mm) and gap < 1.1 * mass.radius_mm
             if larger and belief > LEAST_BELIEF * score and _one_body(volume, part, mass):
                 chosen = mass
-        result.append((chosen, score))
+        result.append((chosen, logit))
     return result
 
 
