@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
-def noise_ct(shape: tuple[int, int, int] = (12, 32, 32)) -> Volume:
+def noise_ct(shape: tuple[int, int, int] = (24, 32, 32)) -> Volume:
     """HU that are plausible for a body, but without lungs."""
     array = np.full(shape, -1000, np.int16)
     array[:, 4:-4, 4:-4] = np.random.default_rng(0).integers(-20, 80, (shape[0], shape[1] - 8, shape[2] - 8))
@@ -55,6 +55,20 @@ def series(folder: Path, volume: Volume | None = None, **changes: object) -> Pat
 def slices(folder: Path) -> list[Path]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return sorted(paths, key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+
+
+def two_patients(tmp: Path) -> Path:
+    folder = series(tmp / "mixed")
+    for path in slices(folder)[6:]:
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = "P2"
+        dataset.save_as(path)
+    return folder
+
+
+def few_slices(tmp: Path) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(noise_ct((3, 64, 64)).array_zyx), tmp / "few.nii.gz")
+    return tmp / "few.nii.gz"
 
 
 def empty_folder(tmp: Path) -> Path:
@@ -179,6 +193,8 @@ CASES = [
     (zip_that_climbs, "evil"),
     (zip_bomb, "(?i)bomb|expand"),
     (link_out_of_the_folder, "link"),
+    (two_patients, "2 patients"),
+    (few_slices, "too little of a chest"),
 ]
 
 

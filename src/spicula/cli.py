@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -101,7 +100,8 @@ def analyze(
         def report(done: int, total: int, outcome: Outcome) -> None:
             bar.update(task, completed=done, total=total)
             if total > 1:
-                console.print(f"{outcome.status:6}  {outcome.scan_id}  {outcome.reason}", markup=False)
+                line = f"{outcome.status:6}  {outcome.path}  {outcome.reason or outcome.scan_id}"
+                console.print(line, markup=False, soft_wrap=True)
 
         outcomes = analyze_paths(
             paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, progress=report
@@ -155,6 +155,8 @@ def score(
     nodules: Annotated[Path, typer.Argument(help="CSV with pid,nodule_id,image_path,coordX,coordY,coordZ.")],
     out: Annotated[Path, typer.Option("--out", help="CSV to write.")],
     coords: Annotated[Coords, typer.Option(help="What the coordinates are.")] = Coords.lps,
+    gaps: Annotated[Gaps, typer.Option(help="Missing, duplicate or irregular slices.")] = Gaps.error,
+    tilt: Annotated[Tilt, typer.Option(help="A tilted gantry.")] = Tilt.error,
 ) -> None:
     """Predict malignancy and traits of known nodules."""
     from rich.progress import Progress
@@ -163,9 +165,11 @@ def score(
 
     with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("scoring", total=None)
-        failed = score_file(
-            nodules, out, coords=coords.value, progress=lambda n, total: progress.update(task, completed=n, total=total)
-        )
+
+        def report(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        failed = score_file(nodules, out, coords=coords.value, gaps=gaps.value, tilt=tilt.value, progress=report)
     typer.echo(f"Predictions: {out}")
     if failed:
         typer.echo(f"{failed} rows failed; the column 'error' says why", err=True)
@@ -190,7 +194,7 @@ def bundle_list() -> None:
 
     for bundle in shipped_bundles():
         size = sum(file.stat().st_size for file in bundle.folder.iterdir()) / 1e6
-        typer.echo(f"{bundle.name:20} {bundle.task:10} {size:6.2f} MB  {bundle.card['licence']}")
+        typer.echo(f"{bundle.name:20} {bundle.task:10} {size:6.2f} MB  {bundle.card.get('licence', 'no licence stated')}")
     typer.echo("\nNext: spicula bundle show NAME")
 
 
@@ -269,7 +273,7 @@ def _print_bundle(bundle: Any, out: Path) -> None:
 
 def main() -> None:
     """Run a command; errors that are the input's become one line and exit status 1."""
-    from spicula.core.errors import SpiculaError
+    from spicula.core.errors import SpiculaError, disk_error
 
     try:
         app()
@@ -277,12 +281,12 @@ def main() -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; nothing half-written was left", status=130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+    except Exception as error:
+        behind = disk_error(error)
+        if behind is None:
             raise
-        _fail(
-            f"{error.filename or 'output'}: {error.strerror}. Hint: nothing half-written was left; choose another place"
-        )
+        hint = "Hint: nothing half-written was left; choose another place"
+        _fail(f"{behind.filename or 'output'}: {behind.strerror}. {hint}")
 
 
 def _fail(message: str, *, status: int = 1) -> None:

@@ -31,6 +31,9 @@ def test_a_folder_gets_all_files_or_none(tmp_path: Path) -> None:
         (aside / "report.json").write_text("{}")
         (aside / "sr.dcm").write_text("sr")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mine.txt", "report.json", "sr.dcm"]
+    with folder_written_aside(tmp_path / "out", replaces=("sr.dcm", "report.json")) as aside:
+        (aside / "report.json").write_text("new")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mine.txt", "report.json"]
     with pytest.raises(OSError, match="disk"), folder_written_aside(tmp_path / "other") as aside:
         (aside / "sr.dcm").write_text("sr")
         raise OSError("disk full")

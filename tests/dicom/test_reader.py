@@ -157,7 +157,7 @@ def test_bits_beyond_bits_stored_are_no_pixel(ct: Any, tmp_path: Path, kind: str
 
 def test_missing_slice_is_named(ct: Any, tmp_path: Path) -> None:
     ct.write(tmp_path, places=[0, 1, 2, 4, 5, 6])
-    with pytest.raises(GeometryError, match=r"1 missing slice position at 56\.00 mm.*Hint: gaps='warn'"):
+    with pytest.raises(GeometryError, match=r"1 missing slice position at 56\.00 mm.*Hint: --gaps warn"):
         read(tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_mostly_missing_is_refused_under_every_policy(ct: Any, tmp_path: Path) -
 
 def test_tilt_is_refused_with_its_angle(ct: Any, tmp_path: Path) -> None:
     ct.write(tmp_path, layout=ct.Layout(shear=np.tan(np.radians(12))))
-    with pytest.raises(GeometryError, match=r"sheared by 12\.0 degrees.*Hint: tilt='resample'"):
+    with pytest.raises(GeometryError, match=r"sheared by 12\.0 degrees.*Hint: --tilt resample"):
         read(tmp_path)
 
 

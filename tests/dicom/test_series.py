@@ -207,8 +207,8 @@ def test_description_names_what_a_user_asks_for(ct: Any, tmp_path: Path) -> None
     assert rows["gaps"] == "1 missing slice position at 56.00 mm"
     assert rows["gantry tilt"] == "11.3 degrees"
     assert "the only usable series" in rows["speaks for or against it"]
-    assert "gaps='warn'" in rows["refused"]
-    assert "tilt='resample'" in rows["refused"]
+    assert "--gaps warn" in rows["refused"]
+    assert "--tilt resample" in rows["refused"]
 
 
 def test_description_of_what_is_no_image(ct: Any, tmp_path: Path) -> None:

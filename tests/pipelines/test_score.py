@@ -74,6 +74,19 @@ def test_a_failed_row_is_empty_and_says_why_and_the_others_go_on(nodule: Path, t
     assert rows["good"]["probability"]
 
 
+def test_columns_named_like_ours_are_carried_apart_and_never_stand_for_a_prediction(
+    nodule: Path, tmp_path: Path
+) -> None:
+    header = "pid,nodule_id,image_path,coordX,coordY,coordZ,probability"
+    source = table(tmp_path / "in.csv", f"1,1,{nodule},30,-40,100,0.777", "1,2,no.nii,1,2,3,0.777", header=header)
+    assert score_file(source, tmp_path / "out.csv") == 1
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        good, failed = csv.DictReader(stream)
+    assert good["input_probability"] == failed["input_probability"] == "0.777"
+    assert good["probability"] not in ("", "0.777")
+    assert failed["probability"] == ""
+
+
 @pytest.mark.shared
 def test_the_nodule_of_lidc_0001_scores_the_same_in_its_small_volume_and_in_the_whole_series(
     shared: Path, lidc_0001: Path, tmp_path: Path

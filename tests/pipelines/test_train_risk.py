@@ -72,6 +72,16 @@ def test_a_member_knows_only_its_rows(table: Table) -> None:
     assert not np.allclose(kernel(probe)[:, 1], again(probe)[:, 1])
 
 
+def test_the_kernel_learns_traits_from_the_readers_shares(table: Table) -> None:
+    shares = np.random.default_rng(1).random(table.labels.shape)
+    other = Table(table.cases, table.names, table.features, table.planes, table.labels, shares, table.steps)
+    assert np.allclose(risk_fit.goals(other), (table.labels + shares) / 2)
+    recipe = KernelRecipe(gamma=100.0, ridge=1e-6)  # so narrow that it gives back what it learned
+    given = risk_fit.fit_kernel(other, [np.arange(24)], recipe)(table.features[:, 0])[:, 0]
+    assert np.allclose(given[:, 1:], shares[:, 1:], atol=1e-4)
+    assert np.allclose(given[:, 0], (table.labels[:, 0] + shares[:, 0]) / 2, atol=1e-4)
+
+
 def test_a_fold_is_calibrated_by_the_others() -> None:
     rng = np.random.default_rng(0)
     logits, fold_of = rng.normal(size=(90, 2)), np.arange(90) % 3

@@ -52,3 +52,18 @@ class OfflineError(SpiculaError, OSError):
 
 class SpiculaWarning(UserWarning):
     """Something odd that was tolerated; it is also kept on the result."""
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """The error of the operating system behind an exception: a full disk, a missing right; None if there is none.
+
+    Libraries wrap such errors in their own; the chain of causes is followed.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, OSError) and current.errno is not None:
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None

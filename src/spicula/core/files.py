@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,14 +33,14 @@ def written_aside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_aside(folder: Path) -> Iterator[Path]:
+def folder_written_aside(folder: Path, *, replaces: Sequence[str] = ()) -> Iterator[Path]:
     """Write several files aside and move each into ``folder`` when the block ends well.
 
-    The files are moved in the order of their names but for ``report.json``, which comes last: where it is, the
-    others are.
+    The last of ``replaces`` is what tells that the others are whole: it is removed first and moved last.
 
     Args:
         folder: Where the files shall be; other files in it are left alone.
+        replaces: Names that belong to the set: older ones that are not written anew are removed.
 
     Yields:
         An empty folder to write to; it is removed in any case.
@@ -48,9 +48,12 @@ def folder_written_aside(folder: Path) -> Iterator[Path]:
     existed = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".spicula-", dir=folder))
+    order = {name: number for number, name in enumerate(replaces)}
     try:
         yield aside
-        for path in sorted(aside.iterdir(), key=lambda path: (path.name == "report.json", path.name)):
+        for name in reversed(replaces):
+            (folder / name).unlink(missing_ok=True)
+        for path in sorted(aside.iterdir(), key=lambda path: order.get(path.name, -1)):
             os.replace(path, folder / path.name)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

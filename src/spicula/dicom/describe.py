@@ -59,9 +59,9 @@ def _reading_problems(series: Series) -> list[str]:
     """What would stop the default reading of a series that is not refused outright."""
     found = [reason for uid in series.transfer_syntax_uids if (reason := why_undecodable(uid))]
     if series.broken:
-        found.append("files that may belong to it cannot be used (gaps='warn' does without them)")
+        found.append("files that may belong to it cannot be used (--gaps warn does without them)")
     if series.stack and not series.stack.is_regular:
-        found.append(f"{series.stack.problems} (gaps='warn' or gaps='interpolate' reads it)")
+        found.append(f"{series.stack.problems} (--gaps warn or --gaps interpolate reads it)")
     if series.stack and series.stack.is_sheared:
-        found.append("gantry tilt (tilt='resample' or tilt='keep' reads it)")
+        found.append("gantry tilt (--tilt resample or --tilt keep reads it)")
     return found

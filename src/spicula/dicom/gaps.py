@@ -66,7 +66,7 @@ def plan_grid(series: Series, stack: Stack, gaps: Gaps, notes: list[str]) -> Pla
         return Plan(series.slices, places, places, (0.0,) * len(places), series.instances)
     problem = f"{series.name}: {stack.problems} (step {stack.spacing_mm:.3f} mm, tolerance {stack.tolerance_mm:.2f} mm)"
     if gaps == "error":
-        raise GeometryError(problem, hint="gaps='warn' takes the nearest slices, gaps='interpolate' fills in between")
+        raise GeometryError(problem, hint="--gaps warn takes the nearest slices, --gaps interpolate fills in between")
     along = np.asarray(stack.positions_mm)
     kept = np.flatnonzero(np.concatenate([[True], np.diff(along) > SAME_PLACE_MM]))
     if stack.grid_size > 2 * len(kept):

@@ -79,7 +79,7 @@ def _check_broken(series: Series, gaps: Gaps, notes: list[str]) -> None:
     if series.broken:
         what = f"{series.name}: {len(series.broken)} file(s) that may belong to it cannot be used: {series.broken[0]}"
         if gaps == "error":
-            raise InputError(what, hint="gaps='warn' does without them")
+            raise InputError(what, hint="--gaps warn does without them")
         notes.append(what)
 
 
@@ -93,12 +93,12 @@ def _check_tilt(series: Series, stack: Stack, tilt: Tilt, notes: list[str]) -> N
             "but the slice positions show no tilt"
         )
         if tilt == "error":
-            raise GeometryError(what, hint="tilt='keep' trusts the positions")
+            raise GeometryError(what, hint="--tilt keep trusts the positions")
         notes.append(what + "; the positions were trusted")
         return
     what = f"{series.name}: the slices are sheared by {angle:.1f} degrees (gantry tilt)"
     if tilt == "error":
-        raise GeometryError(what, hint="tilt='resample' makes the volume upright, tilt='keep' keeps a sheared grid")
+        raise GeometryError(what, hint="--tilt resample makes the volume upright, --tilt keep keeps a sheared grid")
     notes.append(what + ("; resampled onto an upright grid" if tilt == "resample" else "; kept as a sheared grid"))
 
 

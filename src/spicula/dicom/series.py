@@ -310,14 +310,22 @@ def select_series(series: Sequence[Series]) -> Series:
         The best one; its ``reasons`` say what spoke for it.
 
     Raises:
-        InputError: None can be used; every refusal is in the message.
+        InputError: None can be used (the first refusals are in the message), or the best mixes patients.
     """
     usable = [item for item in series if not item.refusal]
     if not usable:
         refusals = list(dict.fromkeys(item.refusal for item in series)) or ["there is none"]
-        shown = "; ".join(refusals[:8]) + (f"; and {len(refusals) - 8} more" if len(refusals) > 8 else "")
+        shown = "; ".join(refusals[:3]) + (f"; and {len(refusals) - 3} more" if len(refusals) > 3 else "")
         raise InputError(f"no usable CT series: {shown}", hint="give the folder of one chest CT series")
     best = max(usable, key=_rank)
+    patients = {item.patient_id for item in usable if item.series_uid == best.series_uid}
+    if len(patients) > 1:
+        raise InputError(
+            f"{best.name} holds slices of {len(patients)} patients",
+            got=", ".join(sorted(map(repr, patients))),
+            expected="one patient",
+            hint="part the files by patient",
+        )
     if len(usable) == 1:
         return replace(best, reasons=("the only usable series", *best.reasons))
     return replace(best, reasons=(f"the best of {len(usable)} usable series", *best.reasons))

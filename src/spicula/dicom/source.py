@@ -144,6 +144,10 @@ class SourceImages:
     def evidence(self) -> list[pydicom.Dataset]:
         """One small dataset for each distinct instance; the first is the first instance's whole header."""
         first = self.first
+        missing = [name for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID") if not first.get(name)]
+        if missing:
+            where = self.volume.acquisition.source
+            raise InputError(f"{where}: {', '.join(missing)} missing", expected="UIDs that an SR or SEG can refer to")
         datasets = {str(first.SOPInstanceUID): first}
         for instance in self.instances:
             if instance is None or instance.sop_instance_uid in datasets:

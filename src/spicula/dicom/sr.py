@@ -42,6 +42,9 @@ from spicula.transforms.outline import enclosed_area, outlines
 SCHEME = "99SPICULA"
 """Private coding scheme designator."""
 
+MALIGNANCY_CODE = ("P-MALIGNANT", "Probability that radiologists would rate the nodule malignant")
+"""Not DCM 111047 "Probability of cancer": the model learned readers' opinion, not pathology."""
+
 TRAIT_CODES = {
     "subtlety_obvious": ("P-OBVIOUS", "Probability that the nodule is obvious (LIDC subtlety 4 or more)"),
     "calcification_present": ("P-CALCIFIED", "Probability of calcification (LIDC calcification under 6)"),
@@ -342,7 +345,7 @@ def _measurements(finding: Finding, *, analysis: Analysis) -> Iterator[Any]:
         yield from _number(codes.DCM.CertaintyOfFinding, 100 * finding.score, codes.UCUM.Percent)
     predictions = analysis.predictions_of(finding.id)
     if (risk := predictions.get("malignancy")) is not None:
-        yield from _probability(codes.DCM.ProbabilityOfCancer, risk, name_model=True)
+        yield from _probability(_code(*MALIGNANCY_CODE), risk, name_model=True)
     for target in TRAITS:
         if target in predictions:
             trait = predictions[target]

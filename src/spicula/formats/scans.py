@@ -142,7 +142,7 @@ NIfTI, NRRD, MHA or MHD
     if len(scans) > 1:
         raise InputError(
             f"{path}: one scan", got=f"{len(scans)}: " + ", ".join(_label(scan) for scan in scans[:5]),
-            expected="a path with one CT", hint="give the file or folder of the one you mean, or use find_scans",
+            expected="a path with one CT", hint="give the file or folder of the one you mean",
         )  # fmt: skip
     return scans[0].load(gaps=gaps, tilt=tilt)
 
@@ -251,7 +251,7 @@ def _without_tilt(volume: Volume, *, path: Path, tilt: Tilt) -> Volume:
     if tilt == "error":
         raise GeometryError(
             f"{path}", got="axes that are not perpendicular (gantry tilt, or a damaged header)",
-            expected="perpendicular axes", hint='read it with tilt="resample", or "keep" to leave the grid sheared',
+            expected="perpendicular axes", hint="--tilt resample makes it upright, --tilt keep leaves the grid sheared",
         )  # fmt: skip
     array, geometry = upright(volume.array_zyx, volume.geometry, outside_hu=AIR_HU)
     notes = (*volume.warnings[:-1], f"{path}: the axes are not perpendicular; resampled onto an upright grid.")

@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from spicula.classifiers import risk
 from spicula.core.analysis import Analysis, Assessment
+from spicula.core.errors import InputError
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import Prediction
 from spicula.core.volume import Volume
@@ -23,6 +26,15 @@ from spicula.pipelines.models import Models, load_models
 
 LIMIT = 10
 """Most findings that are reported of one scan."""
+
+LEAST_EXTENT_MM = 40.0
+"""Less of a chest than this is not analyzed."""
+
+LARGEST_LEARNED_MM = 31.0
+"""LUNA16 diameter of the largest nodule that the risk model learned from."""
+
+LARGEST_NODULE_MM = 30.0
+"""What is wider is a mass; Fleischner 2017 does not speak of it."""
 
 
 def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: int = LIMIT) -> Analysis:
@@ -45,6 +57,7 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
         (56.3, 86.0, -115.9)
     """
     volume = scan if isinstance(scan, Volume) else read_volume(scan)
+    require_chest_extent(volume)
     models = models or load_models()
     lungs = segment_lungs(volume)
     candidates = blob.detect(volume, bundle=models.detection, lungs=lungs, limit=limit)
@@ -56,8 +69,34 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
         predictions,
         assess_findings(findings, predictions),
         models.fingerprints,
-        volume.warnings,
+        (*volume.warnings, *beyond_training(findings)),
     )
+
+
+def require_chest_extent(volume: Volume) -> None:
+    """Refuse a volume of a few slices: lungs and nodules cannot be told there.
+
+    Raises:
+        InputError: It is shorter than :data:`LEAST_EXTENT_MM` along the body.
+    """
+    axes = np.abs(volume.geometry.affine_lps[2, :3]) * volume.geometry.shape_zyx
+    if axes.sum() < LEAST_EXTENT_MM:
+        name = volume.acquisition.source or volume.series_uid or "the volume"
+        raise InputError(
+            f"{name}: too little of a chest",
+            got=f"{axes.sum():.0f} mm along the body",
+            expected=f"{LEAST_EXTENT_MM:g} mm or more",
+            hint="give the whole series; to rate a known nodule in a small volume, use spicula score",
+        )
+
+
+def beyond_training(findings: Sequence[Finding]) -> list[str]:
+    """Say which findings are larger than what the risk model learned from."""
+    large = [finding.id for finding in findings if (finding.diameter_mm or 0) > LARGEST_LEARNED_MM]
+    if not large:
+        return []
+    which = f"Finding {large[0]} is" if len(large) == 1 else f"Findings {', '.join(large)} are"
+    return [f"{which} wider than {LARGEST_LEARNED_MM:g} mm, the largest that the risk model learned from."]
 
 
 def measure_findings(volume: Volume, candidates: Sequence[Finding], *, models: Models) -> tuple[Finding, ...]:
@@ -103,32 +142,39 @@ def assess_findings(
         predictions: Of the same findings.
 
     Returns:
-        Two assessments for each measured finding.
+        Lung-RADS for each measured finding; Fleischner for each up to 30 mm.
     """
-    probability = {(p.finding_id, p.target): p.probability for p in predictions}
+    spiculation = {p.finding_id: p for p in predictions if p.target == "spiculation_present"}
     measured = [(finding, finding.size) for finding in findings if finding.size is not None]
     return {
         finding.id: (
-            _lung_rads(size, spiculated=probability.get((finding.id, "spiculation_present"), 0.0) > 0.5),
-            _fleischner(size, several=len(measured) > 1),
+            _lung_rads(size, spiculation=spiculation.get(finding.id)),
+            *_fleischner(size, several=len(measured) > 1),
         )
         for finding, size in measured
     }
 
 
-def _lung_rads(size: Size, *, spiculated: bool) -> Assessment:
+def _lung_rads(size: Size, *, spiculation: Prediction | None) -> Assessment:
+    """With spiculation as a suspicious feature where its whole interval lies above one half."""
+    features = []
+    if spiculation is not None and min(spiculation.interval or (spiculation.probability,)) > 0.5:
+        features.append(f"spiculation (predicted, {spiculation.probability:.2f})")
     return lung_rads(
         density=nodule_density(size),
         mean_diameter_mm=mean_diameter_for_lung_rads(size.long_axis_mm, size.short_axis_mm),
         solid_diameter_mm=size.solid_diameter_mm,
-        suspicious_features=("spiculation (predicted)",) if spiculated else (),
+        suspicious_features=features,
     )
 
 
-def _fleischner(size: Size, *, several: bool) -> Assessment:
-    return fleischner(
+def _fleischner(size: Size, *, several: bool) -> tuple[Assessment, ...]:
+    if size.mean_diameter_mm > LARGEST_NODULE_MM:
+        return ()
+    advice = fleischner(
         density=nodule_density(size),
         mean_diameter_mm=size.mean_diameter_mm,
         solid_diameter_mm=size.solid_diameter_mm,
         several=several,
     )
+    return (advice,)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections import Counter
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spicula import __version__
 from spicula.core.analysis import Analysis
-from spicula.core.errors import InputError, SpiculaError
+from spicula.core.errors import InputError, SpiculaError, SpiculaWarning, disk_error
 from spicula.core.files import folder_written_aside, written_aside
+from spicula.dicom.archive import SEPARATOR
 from spicula.dicom.seg import write_seg
 from spicula.dicom.sr import write_sr
 from spicula.formats.scans import Scan, find_scans
@@ -47,22 +49,43 @@ class Outcome:
     analysis: Analysis | None = None
 
 
-def write_outputs(analysis: Analysis, folder: Path) -> None:
+def write_outputs(analysis: Analysis, folder: Path, *, job: str = "") -> Analysis:
     """Write ``report.json`` and ``report.html`` and, for a DICOM input, ``sr.dcm`` and ``seg.dcm``, all or none.
 
     Args:
         analysis: The result.
-        folder: Where the files go; older ones of the same names are replaced.
+        folder: Where the files go; older ones of the same names are removed or replaced.
+        job: Identity of input and options, for :func:`analyze_paths`.
+
+    Returns:
+        The analysis, with a warning where the source's headers did not allow an SR or SEG.
     """
     outputs = {"html": "report.html"}
-    with folder_written_aside(folder) as aside:
-        if any(analysis.volume.acquisition.instances):
-            write_sr(aside / "sr.dcm", analysis)
-            outputs["sr"] = "sr.dcm"
-            if write_seg(aside / "seg.dcm", analysis):
-                outputs["seg"] = "seg.dcm"
+    with folder_written_aside(folder, replaces=("seg.dcm", "sr.dcm", "report.html", REPORT)) as aside:
+        notes = _write_dicom(analysis, aside, outputs)
+        analysis = replace(analysis, warnings=(*analysis.warnings, *notes))
         write_html(aside / "report.html", analysis)
-        write_record(aside / REPORT, analysis, outputs=outputs)
+        write_record(aside / REPORT, analysis, outputs=outputs, job=job)
+    return analysis
+
+
+def _write_dicom(analysis: Analysis, folder: Path, outputs: dict[str, str]) -> list[str]:
+    """Write SR and SEG where there are source images, add them to ``outputs``; what was odd or left out, in words."""
+    acquisition = analysis.volume.acquisition
+    if not any(acquisition.instances):
+        if acquisition.format == "DICOM":
+            return ["The series was resampled: no source slices are left that an SR or SEG could refer to."]
+        return []
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SpiculaWarning)
+        for kind, write in (("sr", write_sr), ("seg", write_seg)):
+            try:
+                if write(folder / f"{kind}.dcm", analysis) is not False:
+                    outputs[kind] = f"{kind}.dcm"
+            except SpiculaError as error:
+                notes.append(f"{kind}.dcm was not written: {error}")
+    return [*(str(w.message) for w in caught if issubclass(w.category, SpiculaWarning)), *notes]
 
 
 def analyze_paths(
@@ -100,6 +123,7 @@ def analyze_paths(
     """
     if not paths:
         raise InputError("no input", expected="one or more paths")
+    _require_folder(out)
     models = models or load_models()
     jobs = list(_jobs(paths, all_series=all_series))
     options = {"gaps": gaps, "tilt": tilt, "limit": limit}
@@ -110,16 +134,32 @@ def analyze_paths(
         return [outcome]
     outcomes = []
     for number, job in enumerate(jobs, start=1):
+        folder = out / job.scan_id
         try:
-            outcome = _run(job, out / job.scan_id, options, models, resume=True)
-        except (SpiculaError, OSError, MemoryError) as error:
-            reason = str(error) or type(error).__name__
-            outcome = Outcome(job.scan_id, job.path, out / job.scan_id, "failed", reason)
+            outcome = _run(job, folder, options, models, resume=True)
+        except Exception as error:  # whatever one scan does, the others go on
+            outcome = Outcome(job.scan_id, job.path, folder, "failed", _reason(error))
         outcomes.append(outcome)
         write_summary(out / SUMMARY, outcomes)
         if progress:
             progress(number, len(jobs), outcome)
     return outcomes
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, SpiculaError):
+        return str(error)
+    full = disk_error(error)
+    if full is not None:
+        return f"{full.filename or 'output'}: {full.strerror}"
+    return f"unexpected {type(error).__name__}: {error}".splitlines()[0]
+
+
+def _require_folder(out: Path) -> None:
+    """Refuse an output folder that cannot be one, before any work is done."""
+    blocking = next((place for place in (out, *out.parents) if place.exists()), None)
+    if blocking is not None and not blocking.is_dir():
+        raise InputError(f"--out {out}", got=f"the file {blocking}", expected="a folder or a new name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +172,8 @@ class _Job:
 
 
 def _jobs(paths: Sequence[Path], *, all_series: bool) -> Iterator[_Job]:
-    """One job for each scan; a path given twice counts once, a series found at two paths gets a number."""
-    counts: Counter[str] = Counter()
+    """One job for each scan; a path given twice counts once, a series found at two paths gets a hash of its path."""
+    seen: set[str] = set()
     for path in dict.fromkeys(path.resolve() for path in paths):
         try:
             scans = find_scans(path, all_series=all_series)
@@ -143,27 +183,45 @@ def _jobs(paths: Sequence[Path], *, all_series: bool) -> Iterator[_Job]:
             yield _Job(path.name, path, error)
             continue
         for scan in scans:
-            counts[scan.scan_id] += 1
-            number = counts[scan.scan_id]
-            yield _Job(scan.scan_id + (f"-{number}" if number > 1 else ""), scan.path, scan)
+            name = scan.scan_id
+            if name in seen:
+                name += "-" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
+            seen.add(name)
+            yield _Job(name, scan.path, scan)
 
 
 def _run(job: _Job, folder: Path, options: Mapping[str, Any], models: Models, *, resume: bool) -> Outcome:
     if isinstance(job.scan, SpiculaError):
         raise job.scan
-    if resume and _is_done(folder, models):
+    identity = _identity(job.scan, options, models)
+    if resume and _is_done(folder, identity):
         return Outcome(job.scan_id, job.path, folder, "kept")
     volume = job.scan.load(gaps=options["gaps"], tilt=options["tilt"])
     analysis = analyze(volume, models=models, limit=options["limit"])
-    write_outputs(analysis, folder)
+    analysis = write_outputs(analysis, folder, job=identity)
     return Outcome(job.scan_id, job.path, folder, "done", analysis=analysis)
 
 
-def _is_done(folder: Path, models: Models) -> bool:
-    """True where an earlier run of this version and these bundles left a whole report."""
+def _identity(scan: Scan, options: Mapping[str, Any], models: Models) -> str:
+    """A hash that changes with the input's place, files and instances, the options, the bundles and the version."""
+    facts: list[Any] = [__version__, sorted(models.fingerprints), sorted(options.items()), str(scan.path.resolve())]
+    if scan.series is None:
+        stat = scan.path.stat()
+        facts.append([stat.st_size, stat.st_mtime_ns])
+    else:
+        facts.append([[i.sop_instance_uid, i.frame, _size(i.path)] for i in scan.series.instances])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _size(path: str) -> int:
+    """Size of an instance's file; of its archive for a member of a zip."""
+    return Path(path.split(SEPARATOR)[0]).stat().st_size
+
+
+def _is_done(folder: Path, identity: str) -> bool:
+    """True where an earlier run left a whole report of the same input, options, bundles and version."""
     try:
-        record = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        return record["version"] == __version__ and sorted(record["bundles"]) == sorted(models.fingerprints)
+        return bool(json.loads((folder / REPORT).read_text(encoding="utf-8"))["job"] == identity)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -61,6 +61,9 @@ def _choice(found: Sequence[Series]) -> tuple[Series | None, str]:
         chosen = select_series(found)
     except InputError as error:
         return None, str(error)
+    stopped = dict(describe(chosen)).get("refused")
+    if stopped:
+        return None, f"series {chosen.series_uid}: {stopped}"
     return chosen, f"series {chosen.series_uid}: " + "; ".join(chosen.reasons)
 
 
@@ -68,7 +71,7 @@ def _volume_lines(path: Path) -> Iterator[str]:
     try:
         volume = find_scans(path)[0].load(tilt="keep")
     except InputError as error:
-        yield from _rows([("file", str(path)), ("refused", str(error))])
+        yield from _rows([("file", str(path)), (WOULD_REFUSE, str(error))])
         return
     yield from _rows(_volume_rows(path, volume))
 

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from spicula.classifiers import risk
-from spicula.core.errors import SpiculaError
+from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import written_aside
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Volume
 from spicula.datasets.nodule_csv import Coords, NoduleRow, read_nodules
+from spicula.dicom.gaps import Gaps
+from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
 from spicula.measure.segment import outline
 from spicula.pipelines.models import Models, load_models
+
+Reader = Callable[[Path], Volume]
 
 COLUMNS = ("pid", "nodule_id", "probability", "probability_low", "probability_high", *TRAITS, "error")
 """Our columns, in order; what else the input holds follows behind them."""
 
 
-def score(nodules: str | Path, *, coords: Coords = "lps", models: Models | None = None) -> list[dict[str, str]]:
+def score(
+    nodules: str | Path,
+    *,
+    coords: Coords = "lps",
+    gaps: Gaps = "error",
+    tilt: Tilt = "error",
+    models: Models | None = None,
+) -> list[dict[str, str]]:
     """Predict malignancy and traits of the nodules of a CSV file.
 
     Args:
         nodules: CSV file with ``pid,nodule_id,image_path,coordX,coordY,coordZ``.
         coords: What the coordinates are: ``"lps"`` or ``"ras"`` in mm, or ``"voxel"`` (x, y, z indices).
+        gaps: What to do about missing or irregular slices of DICOM images.
+        tilt: What to do about a tilted gantry.
         models: The bundles in use; the shipped ones if None.
 
     Returns:
@@ -36,7 +50,8 @@ def score(nodules: str | Path, *, coords: Coords = "lps", models: Models | None 
     Raises:
         InputError: The file cannot be read or lacks a column.
     """
-    return list(_scored(read_nodules(nodules, coords=coords).rows, models or load_models()))
+    read = partial(read_volume, gaps=gaps, tilt=tilt)
+    return list(_scored(read_nodules(nodules, coords=coords).rows, models or load_models(), read))
 
 
 def score_file(
@@ -44,6 +59,8 @@ def score_file(
     out: Path,
     *,
     coords: Coords = "lps",
+    gaps: Gaps = "error",
+    tilt: Tilt = "error",
     models: Models | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -53,6 +70,8 @@ def score_file(
         nodules: Input, see :func:`score`.
         out: Output CSV.
         coords: What the coordinates are.
+        gaps: What to do about missing or irregular slices of DICOM images.
+        tilt: What to do about a tilted gantry.
         models: The bundles in use.
         progress: Called after each row with how many are done and how many there are.
 
@@ -60,12 +79,15 @@ def score_file(
         How many rows failed.
     """
     table = read_nodules(nodules, coords=coords)
-    carried = [name for name in table.extra_columns if name not in COLUMNS]
+    carried = [_carried(name) for name in table.extra_columns]
+    read = partial(read_volume, gaps=gaps, tilt=tilt)
+    if out.is_dir():
+        raise InputError(f"--out {out}", got="a folder", expected="the name of a CSV file")
     failed = 0
     with written_aside(out) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=[*COLUMNS, *carried], extrasaction="ignore", restval="")
         writer.writeheader()
-        for number, row in enumerate(_scored(table.rows, models or load_models()), start=1):
+        for number, row in enumerate(_scored(table.rows, models or load_models(), read), start=1):
             writer.writerow(row)
             failed += bool(row["error"])
             if progress:
@@ -73,21 +95,28 @@ def score_file(
     return failed
 
 
-def _scored(rows: Sequence[NoduleRow], models: Models) -> Iterator[dict[str, str]]:
+def _carried(name: str) -> str:
+    """Name under which a further column is carried along; one that is named like ours gets ``input_`` before it."""
+    return f"input_{name}" if name in COLUMNS else name
+
+
+def _scored(rows: Sequence[NoduleRow], models: Models, read: Reader) -> Iterator[dict[str, str]]:
     for path, group in groupby(rows, key=lambda row: row.image_path):
-        yield from _scored_in_one_image(path, group, models)
+        yield from _scored_in_one_image(path, group, models, read)
 
 
-def _scored_in_one_image(path: Path, rows: Iterable[NoduleRow], models: Models) -> Iterator[dict[str, str]]:
+def _scored_in_one_image(
+    path: Path, rows: Iterable[NoduleRow], models: Models, read: Reader
+) -> Iterator[dict[str, str]]:
     volume: Volume | None = None
     failure = ""
     for row in rows:
         if volume is None and not failure and not row.error:
             try:
-                volume = read_volume(path)
+                volume = read(path)
             except (SpiculaError, OSError) as error:
                 failure = str(error)
-        result = dict.fromkeys(COLUMNS, "") | dict(row.extra)
+        result = dict.fromkeys(COLUMNS, "") | {_carried(name): value for name, value in row.extra.items()}
         result |= {"pid": row.pid, "nodule_id": row.nodule_id, "error": row.error or failure}
         if volume is not None and not result["error"]:
             try:

@@ -32,7 +32,11 @@ SUMMARY_COLUMNS = (
 
 
 def to_record(
-    analysis: Analysis, *, outputs: Mapping[str, str] | None = None, created: datetime | None = None
+    analysis: Analysis,
+    *,
+    outputs: Mapping[str, str] | None = None,
+    created: datetime | None = None,
+    job: str = "",
 ) -> dict[str, Any]:
     """Turn an analysis into the record that ``report.json`` holds (see :func:`report_schema`).
 
@@ -40,6 +44,7 @@ def to_record(
         analysis: The result.
         outputs: Names of the files beside it, by kind (``"html"``, ``"sr"``, ``"seg"``).
         created: Time of the record; now if None.
+        job: Identity of input and options, kept for a batch that is run again.
 
     Returns:
         Plain JSON values: no NaN, no patient name; what is not known is None.
@@ -55,14 +60,20 @@ def to_record(
         "findings": [_finding(finding, analysis=analysis) for finding in analysis.findings],
         "warnings": [plain_text(warning) for warning in analysis.warnings],
         "outputs": {plain_text(kind): plain_text(name) for kind, name in (outputs or {}).items()},
+        "job": job,
     }
 
 
 def write_record(
-    path: Path, analysis: Analysis, *, outputs: Mapping[str, str] | None = None, created: datetime | None = None
+    path: Path,
+    analysis: Analysis,
+    *,
+    outputs: Mapping[str, str] | None = None,
+    created: datetime | None = None,
+    job: str = "",
 ) -> None:
     """Write ``report.json``, whole or not at all (see :func:`to_record`)."""
-    record = to_record(analysis, outputs=outputs, created=created)
+    record = to_record(analysis, outputs=outputs, created=created, job=job)
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")

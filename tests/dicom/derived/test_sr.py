@@ -136,15 +136,15 @@ def test_measurements_carry_codes_units_and_intervals(make_analysis: Make, tmp_p
     assert values[("D-SOLID", "99SPICULA")] == (5.5, "mm")
     assert values[("V-SOLID", "99SPICULA")] == (80.25, "mm3")
     assert values[("111012", "DCM")] == (87.5, "%")
-    assert values[("111047", "DCM")] == (81.25, "%")
+    assert values[("P-MALIGNANT", "99SPICULA")] == (81.25, "%")
     assert {(value, "99SPICULA") for value, _ in TRAIT_CODES.values()} <= set(values)
-    risk = next(item for item in items_of(first, "NUM") if code(item)[0] == "111047")
+    risk = next(item for item in items_of(first, "NUM") if code(item)[0] == "P-MALIGNANT")
     bounds = {code(item)[0]: item.MeasuredValueSequence[0] for item in risk.ContentSequence if item.ValueType == "NUM"}
     assert float(bounds["371886008"].NumericValue) == 13.75
     assert float(bounds["371885007"].NumericValue) == 21.25
     assert {v.MeasurementUnitsCodeSequence[0].CodeValue for v in bounds.values()} == {"%"}
     assert "nodule-risk@0123456789abcdef" in [i.TextValue for i in risk.ContentSequence if i.ValueType == "TEXT"]
-    without = next(item for item in items_of(second, "NUM") if code(item)[0] == "111047")
+    without = next(item for item in items_of(second, "NUM") if code(item)[0] == "P-MALIGNANT")
     assert all(item.ValueType != "NUM" for item in without.ContentSequence)  # no interval, none is made up
     trait = next(item for item in items_of(first, "NUM") if code(item)[0] == "P-SPICULATED")
     assert [item.ValueType for item in trait.ContentSequence] == ["NUM", "NUM"]  # the same model as the risk's
