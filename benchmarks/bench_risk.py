@@ -181,6 +181,12 @@ def milliseconds(cases: Sequence[Case], score: Scorer) -> float:
     return round((time.perf_counter() - started) / len(loaded) * 1000, 1)
 
 
+def seconds_of_networks(run: Path) -> float:
+    """Seconds of all epochs, by the logs; where a run was stopped, or went on from another, all count."""
+    lines = [line for log in run.glob("folds/*/*/log.jsonl") for line in log.read_text(encoding="utf-8").splitlines()]
+    return round(sum(json.loads(line)["seconds"] for line in lines), 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -193,7 +199,11 @@ def main() -> None:
     result = {
         "bundle": load_bundle("nodule-risk").fingerprint,
         "outlines": load_bundle("nodule-outline").fingerprint,
-        "run": {"arguments": facts["arguments"], **facts["finished"]},
+        "run": {
+            "arguments": facts["arguments"],
+            "fingerprint": facts["finished"]["fingerprint"],
+            "seconds_of_the_networks": seconds_of_networks(run),
+        },
         "out_of_fold": out_of_fold(rows),
         "extents_of_the_small_volumes_alone": extents_alone(cases, rows),
         "proven_diagnosis": proven(rows),

@@ -25,10 +25,16 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class KernelRecipe:
-    """Kernel ridge regression: width of the kernel over the number of features, and the ridge."""
+    """Kernel ridge regression: width of the kernel over the number of features, the ridge, and what is learned.
+
+    What is learned is in part the label, for the rest the share of readers behind it. The label of a trait is no more
+    than its readers' mean cut at a threshold, so the share alone says more; that of malignancy counts readers.
+    """
 
     gamma: float = 0.48
     ridge: float = 1.0
+    label_part_malignancy: float = 0.5
+    label_part_traits: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +50,10 @@ class NetworkRecipe:
     threads: int = 1
 
 
-def goals(table: Table) -> Array:
-    """What both learn: the middle of the label and the share of readers behind it, ``[n, targets]``."""
-    return (table.labels + table.shares) / 2
+def goals(table: Table, *, malignancy: float = 0.5, traits: float = 0.5) -> Array:
+    """What is learned, between the share of readers (0) and the label made of it (1), ``[n, targets]``."""
+    part = np.array([malignancy if target == "malignancy" else traits for target in TARGETS])
+    return part * table.labels + (1 - part) * table.shares
 
 
 def fit_kernel(table: Table, members: list[Rows], recipe: KernelRecipe) -> Kernel:
@@ -63,7 +70,8 @@ def fit_kernel(table: Table, members: list[Rows], recipe: KernelRecipe) -> Kerne
     _, variants, f = table.features.shape
     rows = np.unique(np.concatenate(members))
     support = table.features[rows].reshape(-1, f)
-    wanted = np.repeat(goals(table)[rows], variants, axis=0)
+    wanted = goals(table, malignancy=recipe.label_part_malignancy, traits=recipe.label_part_traits)
+    wanted = np.repeat(wanted[rows], variants, axis=0)
     center, scale = np.zeros((len(members), f)), np.ones((len(members), f))
     dual = np.zeros((len(support), len(members), len(TARGETS)))
     offset = np.zeros((len(members), len(TARGETS)))
