@@ -62,6 +62,7 @@ class Card:
 
     number: int
     title: str
+    score: str
     size: str
     axes: str
     volume: str
@@ -152,7 +153,8 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
     traits = [_bar(predictions[name], *TRAIT_WORDS[name]) for name in TRAITS if name in predictions]
     return Card(
         number=number,
-        title=f"Nodule {plain_text(finding.id)}",
+        title=f"Finding {plain_text(finding.id)}",
+        score=_decimal(finding.score),
         size=_with_unit(mean, "mm", 1),
         axes=f"{_decimal(size.long_axis_mm, 1)} × {_decimal(size.short_axis_mm, 1)} mm" if size else UNKNOWN,
         volume=_with_unit(size.volume_mm3 if size else None, "mm³", 0),
