@@ -17,6 +17,7 @@ from spicula.core.prediction import Prediction
 from spicula.core.volume import Volume
 from spicula.detectors import blob
 from spicula.formats import read_volume
+from spicula.measure.blood import is_enhanced_blood
 from spicula.measure.fleischner import fleischner
 from spicula.measure.lung_rads import lung_rads, mean_diameter_for_lung_rads
 from spicula.measure.lungs import segment_lungs
@@ -61,7 +62,7 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
     models = models or load_models()
     lungs = segment_lungs(volume)
     candidates = blob.detect(volume, bundle=models.detection, lungs=lungs, limit=limit)
-    findings = measure_findings(volume, candidates, models=models)
+    findings, vessels = without_vessels(volume, measure_findings(volume, candidates, models=models))
     predictions = predict_findings(volume, findings, models=models)
     return Analysis(
         volume,
@@ -69,7 +70,7 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
         predictions,
         assess_findings(findings, predictions),
         models.fingerprints,
-        (*volume.warnings, *beyond_training(findings)),
+        (*volume.warnings, *vessels, *beyond_training(findings)),
     )
 
 
@@ -120,6 +121,31 @@ def measure_findings(volume: Volume, candidates: Sequence[Finding], *, models: M
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         return tuple(pool.map(measured, candidates))
+
+
+def without_vessels(volume: Volume, findings: Sequence[Finding]) -> tuple[tuple[Finding, ...], list[str]]:
+    """Leave out wide findings with the density of enhanced blood, and say so.
+
+    Args:
+        volume: The scan.
+        findings: Measured findings.
+
+    Returns:
+        The others, numbered anew, and a sentence for each that was left out.
+    """
+    kept: list[Finding] = []
+    notes: list[str] = []
+    for finding in findings:
+        width = finding.diameter_mm or 0.0
+        if finding.mask is not None and is_enhanced_blood(volume, finding.mask, width_mm=width):
+            x, y, z = finding.center_xyz_mm
+            notes.append(
+                f"A structure {width:.0f} mm wide at ({x:.0f}, {y:.0f}, {z:.0f}) mm has the density of enhanced blood "
+                "and was left out as heart or vessel."
+            )
+        else:
+            kept.append(replace(finding, id=str(len(kept) + 1)))
+    return tuple(kept), notes
 
 
 def predict_findings(volume: Volume, findings: Sequence[Finding], *, models: Models) -> tuple[Prediction, ...]:
