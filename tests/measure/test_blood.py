@@ -10,10 +10,10 @@ from spicula.measure.size import measure_size
 GRID = Geometry.from_axes((30, 60, 60), (2.0, 1.0, 1.0), origin_xyz_mm=(-30, -30, -30))
 
 
-def ball(hu: float) -> tuple[Volume, Mask]:
+def ball(hu: float, around: float = 40) -> tuple[Volume, Mask]:
     index = np.stack(np.meshgrid(*map(np.arange, GRID.shape_zyx), indexing="ij"), axis=-1)
     inside = np.linalg.norm(GRID.index_to_world(index), axis=-1) < 12
-    array = np.where(inside, hu, -850).astype(np.int16)
+    array = np.where(inside, hu, around).astype(np.int16)
     start, stop = (7, 15, 15), (24, 46, 46)
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     return Volume(array, GRID), Mask(inside[box], GRID.crop(start, stop))
@@ -24,6 +24,11 @@ def test_the_density_of_enhanced_blood_is_known(hu: float, blood: bool) -> None:
     volume, mask = ball(hu)
     assert is_enhanced_blood(volume, mask, width_mm=24.0) is blood
     assert not is_enhanced_blood(volume, mask, width_mm=14.0)
+
+
+def test_a_dense_nodule_in_lung_is_no_vessel() -> None:
+    volume, mask = ball(300, around=-850)
+    assert not is_enhanced_blood(volume, mask, width_mm=24.0)
 
 
 @pytest.mark.shared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from spicula.core.volume import Mask, Volume
@@ -15,6 +16,13 @@ ENHANCED_HU = (150.0, 600.0)
 
 CORE_DEPTH_MM = 2.0
 
+MOST_LUNG_AROUND = 0.6
+"""Heart and great vessels border on other tissue; of a calcified nodule's surroundings more than this is lung."""
+
+SHELL_MM = (1.0, 4.0)
+
+LUNG_HU = -500.0
+
 
 def is_enhanced_blood(volume: Volume, mask: Mask, *, width_mm: float) -> bool:
     """True where a wide finding has the density of blood with contrast medium throughout.
@@ -25,7 +33,8 @@ def is_enhanced_blood(volume: Volume, mask: Mask, *, width_mm: float) -> bool:
         width_mm: Its mean axial diameter.
 
     Returns:
-        Whether the median of what lies 2 mm and more inside the outline is between 150 and 600 HU.
+        Whether the median of what lies 2 mm and more inside the outline is between 150 and 600 HU, and less than
+        60 % of the shell of 1 to 4 mm around it is aerated lung.
     """
     if width_mm < LEAST_WIDTH_MM:
         return False
@@ -36,4 +45,19 @@ def is_enhanced_blood(volume: Volume, mask: Mask, *, width_mm: float) -> bool:
     if not core.any():
         return False
     low, high = ENHANCED_HU
-    return bool(low < np.median(volume.array_zyx[window][core]) < high)
+    if not low < np.median(volume.array_zyx[window][core]) < high:
+        return False
+    return _lung_around(volume, mask, start) < MOST_LUNG_AROUND
+
+
+def _lung_around(volume: Volume, mask: Mask, start: NDArray[np.intp]) -> float:
+    """Share of aerated lung in the shell of 1 to 4 mm around an outline."""
+    spacing = np.asarray(mask.geometry.spacing_zyx_mm)
+    margin = np.ceil(SHELL_MM[1] / spacing).astype(int) + 1
+    low = np.maximum(start - margin, 0)
+    high = np.minimum(start + mask.geometry.shape_zyx + margin, volume.array_zyx.shape)
+    region = np.pad(mask.array_zyx, list(zip(start - low, high - start - mask.array_zyx.shape, strict=True)))
+    distance = np.asarray(distance_transform_edt(~region, sampling=spacing))
+    shell = (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
+    around = volume.array_zyx[tuple(slice(a, b) for a, b in zip(low, high, strict=True))][shell]
+    return float(np.mean(around < LUNG_HU)) if around.size else 0.0
