@@ -95,6 +95,18 @@ def seconds(host: Host, bundle: Bundle) -> dict[str, float]:
     return {name: round(statistics.median(values[1:]), 3) for name, values in stages.items()}
 
 
+def inserted_nodules(trials: list[evaluate_detection.Trial]) -> dict[str, object]:
+    """Sensitivities and the curve."""
+    return {
+        "how": "one scan left out at a time, and a fifth of the patients with it; their nodules are set into that "
+        "scan; a finding within a nodule's radius is true; the scan's own marked nodule counts neither way; "
+        "95 % intervals: patients and copies of scans drawn again, within each scan",
+        "target": "0.80 at 8 false a scan",
+        **evaluate_detection.summary(trials),
+        "curve (false a scan, sensitivity)": steps(evaluate_detection.curve(trials)),
+    }
+
+
 def main() -> None:
     run = Path(sys.argv[1])
     shipped = load_bundle(blob.BUNDLE)
@@ -106,14 +118,7 @@ def main() -> None:
         "bundle": shipped.fingerprint,
         "run": json.loads((run / "run.json").read_text()),
         "roles": ROLES,
-        "inserted nodules": {
-            "how": "one scan left out at a time, and a fifth of the patients with it; their nodules are set into that "
-            "scan; a finding within a nodule's radius is true; the scan's own marked nodule counts neither way; "
-            "95 % intervals: patients and copies of scans drawn again, within each scan",
-            "target": "0.80 at 8 false a scan",
-            **evaluate_detection.summary(trials),
-            "curve (false a scan, sensitivity)": steps(evaluate_detection.curve(trials)),
-        },
+        "inserted nodules": inserted_nodules(trials),
         "calibration, one scan held out": evaluate_detection.calibration_check(
             [trial for trial in trials if trial.scan != TEST_SCAN]
         ),

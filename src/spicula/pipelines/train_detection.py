@@ -329,14 +329,16 @@ def _card(metrics: Mapping[str, Any], crops: Crops) -> dict[str, Any]:
              "doi": "10.1158/0008-5472.CAN-17-0339",
              "use": "lung that receives nodules; candidates outside the labels as what is no nodule"},
         ],
+        "licence": "Apache-2.0 (weights); the data they were trained on: CC BY 3.0 and BSD-3-Clause, named above",
         "metrics": dict(metrics),
         "limits": [
             _against_target(metrics["all"]),
             "What is no nodule was learned from three scans; on other scanners more false findings must be expected.",
             "Sensitivity was measured with real nodules set into real scans, four in all; ground glass and nodules "
             "under 6 mm are found less.",
-            "lung2 was in view when the rule was made by which a mass stands for its parts; LungFCP-01-0001 has an "
-            "unmarked lesion at an apex, which counts as a false finding.",
+            "The trials on LungFCP-01-0001, lung1 and lung2 were in view when the rules for candidates, masses and the "
+            "ends of a scan were made; those on LIDC-IDRI-0001 decided nothing.",
+            "LungFCP-01-0001 has an unmarked lesion at an apex, which counts as a false finding.",
             "Vessels, and tissue at the hilum or the heart's border, may be listed, also as masses.",
             "Nodules within the mediastinum or hilum, and those in collapsed lung, are not looked for.",
         ],
