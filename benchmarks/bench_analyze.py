@@ -121,13 +121,13 @@ def itk_read(folder: Path) -> sitk.Image:
 def skimage_lungs(array: np.ndarray) -> np.ndarray:
     """The usual tutorial: threshold, clear the border slice by slice, two largest regions, close."""
     from skimage.measure import label, regionprops
-    from skimage.morphology import ball, binary_closing
+    from skimage.morphology import ball, closing
     from skimage.segmentation import clear_border
 
     air = np.stack([clear_border(part) for part in array < -400])
     labels = label(air)
     largest = sorted(regionprops(labels), key=lambda region: region.area)[-2:]
-    return binary_closing(np.isin(labels, [region.label for region in largest]), ball(4))
+    return closing(np.isin(labels, [region.label for region in largest]), ball(4))
 
 
 def parts(folder: Path) -> dict[str, object]:
@@ -157,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(SHARED / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
             archive.extractall(folder, filter="data")
-        scan = Path(folder)
+        scan = next(Path(folder).rglob("*.dcm")).parent
         result = {
             "what": "LIDC-IDRI-0001, 133 slices of 512 x 512, DICOM to report.json, report.html, sr.dcm, seg.dcm",
             "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},

@@ -119,7 +119,9 @@ def _print_analysis(analysis: Any, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{len(analysis.findings)} findings", title_justify="left")
+    table = Table(
+        title=f"{len(analysis.findings)} finding{'' if len(analysis.findings) == 1 else 's'}", title_justify="left"
+    )
     for column in (
         "",
         "center x, y, z (mm LPS)",
@@ -194,7 +196,9 @@ def bundle_list() -> None:
 
     for bundle in shipped_bundles():
         size = sum(file.stat().st_size for file in bundle.folder.iterdir()) / 1e6
-        typer.echo(f"{bundle.name:20} {bundle.task:10} {size:6.2f} MB  {bundle.card.get('licence', 'no licence stated')}")
+        typer.echo(
+            f"{bundle.name:20} {bundle.task:10} {size:6.2f} MB  {bundle.card.get('licence', 'no licence stated')}"
+        )
     typer.echo("\nNext: spicula bundle show NAME")
 
 
@@ -249,7 +253,7 @@ def train_detection_command(data: DataOption, out: RunOption, threads: ThreadsOp
     """The filter of the nodule detector."""
     from spicula.pipelines.train_detection import train_detection
 
-    _print_bundle(train_detection(data, out, threads=threads), out)
+    _print_bundle(train_detection(data, out, workers=threads), out)
 
 
 @train_app.command("risk")
