@@ -76,10 +76,9 @@ def whole_command(folder: Path) -> dict[str, object]:
 
 def stages(folder: Path) -> dict[str, float]:
     """Seconds of each stage within one process, models already open."""
-    from spicula.measure.lungs import segment_lungs
-
     from spicula.detectors import blob
     from spicula.formats import read_volume
+    from spicula.measure.lungs import segment_lungs
     from spicula.pipelines import analyze as job
     from spicula.pipelines.batch import write_outputs
     from spicula.pipelines.models import load_models
@@ -131,9 +130,8 @@ def skimage_lungs(array: np.ndarray) -> np.ndarray:
 
 
 def parts(folder: Path) -> dict[str, object]:
-    from spicula.measure.lungs import segment_lungs
-
     from spicula.formats import read_volume
+    from spicula.measure.lungs import segment_lungs
     from spicula.transforms.resample import resample
 
     volume = read_volume(folder)
