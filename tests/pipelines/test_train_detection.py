@@ -12,6 +12,7 @@ from spicula.datasets import lidc_nodules
 from spicula.datasets.phantom import Ball, thorax, thorax_grid
 from spicula.detectors import blob
 from spicula.measure.lungs import segment_lungs
+from spicula.networks.checkpoint import cosine_rate
 from spicula.pipelines import detection_crops, evaluate_detection, train_detection
 from spicula.pipelines.detection_augmentation import augmented, between, thickened
 from spicula.pipelines.detection_crops import STORED_SIDE, Crops, Host, center_of, joined
@@ -95,13 +96,12 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(
     class KilledError(Exception):
         pass
 
-    def killed(step: int, recipe: Recipe) -> float:
+    def killed(step: int, steps: int, *, rate: float) -> float:
         if step == 3:
             raise KilledError
-        return rate(step, recipe)
+        return cosine_rate(step, steps, rate=rate)
 
-    rate = train_detection._rate
-    monkeypatch.setattr(train_detection, "_rate", killed)
+    monkeypatch.setattr(train_detection, "cosine_rate", killed)
     with pytest.raises(KilledError):
         train_detection.fit(crops, rows, tmp_path / "b", Recipe(steps=4, batch=4, checkpoint_every=2))
     monkeypatch.undo()

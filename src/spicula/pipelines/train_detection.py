@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.bundle import Bundle, write_bundle
-from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.core.files import written_aside
 from spicula.datasets import lidc_nodules
 from spicula.detectors import blob
+from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
 from spicula.pipelines import detection_crops, evaluate_detection
 from spicula.pipelines.detection_augmentation import augmented
 from spicula.pipelines.detection_crops import TEST_SCAN, TRAINING_SCANS, Crops
+from spicula.pipelines.run_folder import open_run
 
 WIDTHS = (12, 16, 32, 64)
 
@@ -98,7 +97,8 @@ def train_detection(
         require(module, extra="train")
     recipe = Recipe(steps=steps, seed=seed, threads=threads)
     out.mkdir(parents=True, exist_ok=True)
-    _write_run(out, data, recipe, rounds=rounds, tested=tested)
+    arguments = {"data": data.name, "recipe": asdict(recipe), "rounds": rounds, "tested": tested}
+    open_run(out, "train detection", {**arguments, "scans": list(TRAINING_SCANS), "test fold of the patients": FOLD_OF})
     report(f"setting nodules into {len(TRAINING_SCANS)} scans")
     crops = detection_crops.load_or_cut(data, out, rounds=rounds, seed=seed, workers=workers)
     report(f"training {len(FOLD_OF)} networks on {len(crops.positive)} boxes")
@@ -202,7 +202,7 @@ def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> d
     network = NoduleFilter(WIDTHS).to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-2)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    first = _resume(folder, network, optimizer, average)
+    first = resume_checkpoint(folder, network, optimizer, average)
     network.train()
     groups = (rows[crops.positive[rows]], rows[~crops.positive[rows]])
     for step in range(first, recipe.steps):
@@ -212,14 +212,14 @@ def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> d
         for name, value in network.state_dict().items():
             if value.dtype.is_floating_point:
                 average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
-        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        with (folder / LOG).open("a", encoding="utf-8") as log:
             seconds = round(time.perf_counter() - started, 3)
             log.write(json.dumps({"step": step, "loss": round(loss, 5), "seconds": seconds}) + "\n")
         if (step + 1) % recipe.checkpoint_every == 0:
-            _save(folder, step + 1, network, optimizer, average)
+            save_checkpoint(folder, step + 1, network, optimizer, average)
     with written_aside(folder / "weights.safetensors") as path:
         safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return average
 
 
@@ -233,7 +233,7 @@ def _learn(
     """
     torch = require("torch", extra="train")
     for group in optimizer.param_groups:
-        group["lr"] = _rate(step, recipe)
+        group["lr"] = cosine_rate(step, recipe.steps, rate=recipe.rate)
     torch.manual_seed(recipe.seed * 100_003 + step)
     rng = np.random.default_rng((recipe.seed, step))
     chosen = np.concatenate([rng.choice(group, size=recipe.batch // 2) for group in groups])
@@ -248,45 +248,6 @@ def _learn(
     torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     optimizer.step()
     return float(loss.item())
-
-
-def _rate(step: int, recipe: Recipe) -> float:
-    warm = max(1, recipe.steps // 15)
-    if step < warm:
-        return recipe.rate * (step + 1) / warm
-    return float(recipe.rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, recipe.steps - warm)))))
-
-
-def _save(folder: Path, step: int, network: Any, optimizer: Any, average: dict[str, Any]) -> None:
-    safetensors = require("safetensors.torch", extra="train")
-    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v.contiguous() for k, v in average.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.clone().contiguous() for k, v in state.items()}
-    with written_aside(folder / "checkpoint.safetensors") as path:
-        safetensors.save_file(tensors, path, metadata={"step": str(step)})
-
-
-def _resume(folder: Path, network: Any, optimizer: Any, average: dict[str, Any]) -> int:
-    """Load the checkpoint into its places; returns the step to go on with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "checkpoint.safetensors"
-    if not path.is_file():
-        (folder / "log.jsonl").unlink(missing_ok=True)
-        return 0
-    safetensors = require("safetensors", extra="train")
-    with safetensors.safe_open(path, framework="pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        step = int(stored.metadata()["step"])
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    average.update({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
 
 
 def _export(weights: Mapping[str, Any]) -> bytes:
@@ -352,27 +313,3 @@ def _against_target(rates: Mapping[str, Any]) -> str:
     said = "met" if row["value"] >= TARGET else "missed"
     found = f"{row['value']:.3f} ({low:.3f} to {high:.3f})"
     return f"The target of {TARGET:.2f} at 8 false findings a scan is {said}: {found}."
-
-
-def _write_run(out: Path, data: Path, recipe: Recipe, *, rounds: int, tested: int) -> None:
-    """Start ``run.json``, or make sure that the one that is there has the same arguments."""
-    path = out / "run.json"
-    arguments = {"data": data.name, "recipe": asdict(recipe), "rounds": rounds, "tested": tested}
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
-        if before != arguments:
-            raise InputError(f"{path}: arguments", got=arguments, expected=before, hint="name another folder")
-        return
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    run = {
-        "job": "train detection",
-        "arguments": arguments,
-        "scans": list(TRAINING_SCANS),
-        "fold of the patients tested on each scan": FOLD_OF,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("spicula", "numpy", "scipy", "torch", "SimpleITK", "openvino")},
-        "commit": commit or "unknown",
-    }
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
