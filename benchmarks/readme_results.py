@@ -32,7 +32,7 @@ def span(interval: dict[str, float]) -> str:
 
 
 def rows() -> list[tuple[str, str, str, str]]:
-    return [*risk_rows(), *outline_rows(), *detection_rows(), *speed_rows()]
+    return [*risk_rows(), *outline_rows(), *detection_rows(), *speed_rows(), *install_rows()]
 
 
 def risk_rows() -> list[tuple[str, str, str, str]]:
@@ -99,6 +99,15 @@ def speed_rows() -> list[tuple[str, str, str, str]]:
             "analyze",
         ),
         ("... peak memory", f"{command['peak_memory_mib']} MiB", "2048 MiB", "analyze"),
+    ]
+
+
+def install_rows() -> list[tuple[str, str, str, str]]:
+    install = read("install")
+    torch = "torch" if install["torch_installed"] else "no torch"
+    return [
+        ("Plain install from the wheel", f"{install['wheel_mb']} MB wheel, {torch}", "no torch", "install"),
+        ("... `spicula --help`, median", f"{install['help_seconds_median']:.2f} s", "0.5 s", "install"),
     ]
 
 
