@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class SpiculaError(Exception):
     """Base of every error that Spicula raises on purpose.
@@ -55,15 +57,21 @@ class SpiculaWarning(UserWarning):
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The error of the operating system behind an exception: a full disk, a missing right; None if there is none.
+    """The error of the operating system that an exception is or wraps; None if there is none.
 
-    Libraries wrap such errors in their own; the chain of causes is followed.
+    Libraries wrap a full disk or a missing right in errors of their own; the chain of causes is followed for these.
+    Other errors of the operating system count only where they were not dealt with: where ``error`` itself is one.
     """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
     seen: set[int] = set()
-    current: BaseException | None = error
+    current = error.__cause__ or error.__context__
     while current is not None and id(current) not in seen:
-        if isinstance(current, OSError) and current.errno is not None:
+        if isinstance(current, OSError) and current.errno in _WRITING_FAILED:
             return current
         seen.add(id(current))
         current = current.__cause__ or current.__context__
     return None
+
+
+_WRITING_FAILED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO})
