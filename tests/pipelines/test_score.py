@@ -60,16 +60,18 @@ def test_a_failed_row_is_empty_and_says_why_and_the_others_go_on(nodule: Path, t
         tmp_path / "in.csv",
         f"1,flipped,{nodule},-30,40,100,",
         "1,absent,no-such-file.nii.gz,30,-40,100,",
+        f"1,nothing,{nodule},14,-56,100,",
         f"1,unnamed,{nodule},30,,100,",
         f"1,good,{nodule},30,-40,100,",
     )
-    assert score_file(source, tmp_path / "out.csv") == 3
+    assert score_file(source, tmp_path / "out.csv") == 4
     with (tmp_path / "out.csv").open(newline="") as stream:
         rows = {row["nodule_id"]: row for row in csv.DictReader(stream)}
     assert "RAS" in rows["flipped"]["error"]
     assert "no-such-file" in rows["absent"]["error"]
     assert "coordY" in rows["unnamed"]["error"]
-    for name in ("flipped", "absent", "unnamed"):
+    assert "air or empty lung" in rows["nothing"]["error"]
+    for name in ("flipped", "absent", "unnamed", "nothing"):
         assert not any(rows[name][column] for column in COLUMNS[2:-1])
     assert rows["good"]["probability"]
 

@@ -19,6 +19,10 @@ from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
 from spicula.measure.segment import outline
 from spicula.pipelines.models import Models, load_models
+from spicula.transforms.crop import crop_box
+
+EMPTY_HU = -750.0
+"""No voxel within 4 mm is denser than this where there is no nodule, not even ground glass."""
 
 Reader = Callable[[Path], Volume]
 
@@ -131,9 +135,18 @@ def predict_nodule(volume: Volume, row: NoduleRow, *, models: Models) -> list[Pr
 
     Raises:
         GeometryError: The nodule lies outside the volume; the hint says which flip of axes would bring it in.
+        InputError: There is no tissue at the place.
     """
     center = row.center_xyz_mm(volume.geometry)
     volume.geometry.require_inside(center, what=f"nodule {row.nodule_id} of {row.pid}")
+    densest = float(crop_box(volume, center, size_mm=8.0, spacing_mm=1.0).max())
+    if densest < EMPTY_HU:
+        raise InputError(
+            f"nodule {row.nodule_id} of {row.pid}: nothing but air or empty lung within 4 mm",
+            got=f"at most {densest:.0f} HU",
+            expected=f"{EMPTY_HU:g} HU or more",
+            hint="are the coordinates of another scan, or RAS or voxels?",
+        )
     mask = outline(volume, center, network=models.outline_network)
     return risk.predict(volume, center, mask, model=models.risk_model, finding_id=row.nodule_id)
 
