@@ -70,6 +70,11 @@ class Volume:
         if self.array_zyx.dtype not in (np.dtype(np.int16), np.dtype(np.float32)):
             raise GeometryError("array_zyx", got=self.array_zyx.dtype, expected="int16 or float32 in HU")
 
+    @property
+    def name(self) -> str:
+        """What messages call it: its source, else its series UID, else ``"the volume"``."""
+        return self.acquisition.source or self.series_uid or "the volume"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:

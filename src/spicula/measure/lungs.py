@@ -58,9 +58,9 @@ def segment_lungs(volume: Volume, *, spacing_mm: float = 2.0, closing_mm: float 
     lungs = _lung_components(air, small.array_zyx, small.geometry)
     found_ml = np.count_nonzero(lungs) * small.geometry.voxel_volume_mm3 / 1000
     if found_ml < LEAST_LUNG_ML:
-        name = volume.acquisition.source or volume.series_uid or "the volume"
         raise InputError(
-            f"{name}: no lungs found", got=f"{found_ml:.0f} ml of aerated lung", expected=f"{LEAST_LUNG_ML:g} ml",
+            f"{volume.name}: no lungs found",
+            got=f"{found_ml:.0f} ml of aerated lung", expected=f"{LEAST_LUNG_ML:g} ml",
             hint="give a chest CT in Hounsfield units; spicula info shows what this is",
         )  # fmt: skip
     for side in split_sides(lungs):

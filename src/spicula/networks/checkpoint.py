@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from spicula.core.extras import require
 from spicula.core.files import written_aside
 
-CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
+CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.jsonl"
 
 
 def cosine_rate(step: int, steps: int, *, rate: float, warm_part: int = 15) -> float:
@@ -76,3 +78,32 @@ def resume_checkpoint(folder: Path, network: Any, optimizer: Any, average: dict[
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return step
+
+
+def update_average(average: dict[str, Any], network: Any, *, step: int, most_kept: float = 0.99) -> None:
+    """Move the running average of the weights toward the network's, faster in the first steps.
+
+    Args:
+        average: Updated in place, by name.
+        network: A torch module.
+        step: From 0; the share that is kept is ``(1 + step) / (10 + step)``.
+        most_kept: ... and at most this.
+    """
+    keep = min(most_kept, (1 + step) / (10 + step))
+    for name, value in network.state_dict().items():
+        if value.dtype.is_floating_point:
+            average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
+
+
+def append_log(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add one line of JSON to the training's log."""
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(dict(facts)) + "\n")
+
+
+def save_weights(folder: Path, average: Mapping[str, Any]) -> None:
+    """Write the finished weights; the checkpoint is no longer needed and goes."""
+    safetensors = require("safetensors.torch", extra="train")
+    with written_aside(folder / WEIGHTS) as path:
+        safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
+    (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -82,9 +82,8 @@ def require_chest_extent(volume: Volume) -> None:
     """
     axes = np.abs(volume.geometry.affine_lps[2, :3]) * volume.geometry.shape_zyx
     if axes.sum() < LEAST_EXTENT_MM:
-        name = volume.acquisition.source or volume.series_uid or "the volume"
         raise InputError(
-            f"{name}: too little of a chest",
+            f"{volume.name}: too little of a chest",
             got=f"{axes.sum():.0f} mm along the body",
             expected=f"{LEAST_EXTENT_MM:g} mm or more",
             hint="give the whole series; to rate a known nodule in a small volume, use spicula score",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.extras import require
-from spicula.core.files import written_aside
 from spicula.measure import segment
-from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
+from spicula.networks.checkpoint import (
+    append_log,
+    cosine_rate,
+    resume_checkpoint,
+    save_checkpoint,
+    save_weights,
+    update_average,
+)
 from spicula.pipelines import outline_crops
 
 WIDTHS = (8, 16, 32, 64)
@@ -72,18 +77,12 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(step, recipe.steps, rate=recipe.rate)
         loss = _learn(torch, network, optimizer, _batch(torch, crops, rows, step, recipe))
-        keep = min(0.99, (1 + step) / (10 + step))
-        for name, value in network.state_dict().items():
-            if value.dtype.is_floating_point:
-                average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
-        with (folder / LOG).open("a", encoding="utf-8") as log:
-            seconds = round(time.perf_counter() - started, 3)
-            log.write(json.dumps({"step": step, "loss": round(loss, 5), "seconds": seconds}) + "\n")
+        update_average(average, network, step=step)
+        seconds = round(time.perf_counter() - started, 3)
+        append_log(folder, {"step": step, "loss": round(loss, 5), "seconds": seconds})
         if (step + 1) % recipe.checkpoint_every == 0:
             save_checkpoint(folder, step + 1, network, optimizer, average)
-    with written_aside(folder / "weights.safetensors") as path:
-        safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    save_weights(folder, average)
     return average
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,14 @@ from numpy.typing import NDArray
 
 from spicula.classifiers.risk import TARGETS, Kernel, gaussian_kernel, standardize
 from spicula.core.extras import require
-from spicula.core.files import written_aside
-from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
+from spicula.networks.checkpoint import (
+    append_log,
+    cosine_rate,
+    resume_checkpoint,
+    save_checkpoint,
+    save_weights,
+    update_average,
+)
 from spicula.pipelines.risk_table import FIELD_PIXELS, Table
 from spicula.transforms.planes import PIXELS, PLANES
 
@@ -130,17 +135,11 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             total += float(loss.detach())
-            keep = min(0.99, (1 + epoch * steps + step) / (10 + epoch * steps + step))
-            for name, value in network.state_dict().items():
-                if value.dtype.is_floating_point:
-                    average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
+            update_average(average, network, step=epoch * steps + step)
         facts = {"epoch": epoch, "loss": round(total / steps, 5), "seconds": round(time.perf_counter() - started, 2)}
-        with (folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(facts) + "\n")
+        append_log(folder, facts)
         save_checkpoint(folder, epoch + 1, network, optimizer, average)
-    with written_aside(folder / "weights.safetensors") as path:
-        safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    save_weights(folder, average)
     return average
 
 

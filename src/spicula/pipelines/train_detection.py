@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,10 +16,16 @@ from numpy.typing import NDArray
 
 from spicula.core.bundle import Bundle, write_bundle
 from spicula.core.extras import require
-from spicula.core.files import written_aside
 from spicula.datasets import lidc_nodules
 from spicula.detectors import blob
-from spicula.networks.checkpoint import CHECKPOINT, LOG, cosine_rate, resume_checkpoint, save_checkpoint
+from spicula.networks.checkpoint import (
+    append_log,
+    cosine_rate,
+    resume_checkpoint,
+    save_checkpoint,
+    save_weights,
+    update_average,
+)
 from spicula.pipelines import detection_crops, evaluate_detection
 from spicula.pipelines.detection_augmentation import augmented
 from spicula.pipelines.detection_crops import TEST_SCAN, TRAINING_SCANS, Crops
@@ -208,18 +213,12 @@ def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> d
     for step in range(first, recipe.steps):
         started = time.perf_counter()
         loss = _learn(network, optimizer, crops, groups, step, recipe)
-        keep = min(MOST_KEPT, (1 + step) / (10 + step))
-        for name, value in network.state_dict().items():
-            if value.dtype.is_floating_point:
-                average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
-        with (folder / LOG).open("a", encoding="utf-8") as log:
-            seconds = round(time.perf_counter() - started, 3)
-            log.write(json.dumps({"step": step, "loss": round(loss, 5), "seconds": seconds}) + "\n")
+        update_average(average, network, step=step, most_kept=MOST_KEPT)
+        seconds = round(time.perf_counter() - started, 3)
+        append_log(folder, {"step": step, "loss": round(loss, 5), "seconds": seconds})
         if (step + 1) % recipe.checkpoint_every == 0:
             save_checkpoint(folder, step + 1, network, optimizer, average)
-    with written_aside(folder / "weights.safetensors") as path:
-        safetensors.save_file({name: value.contiguous() for name, value in average.items()}, path)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    save_weights(folder, average)
     return average
 
 
