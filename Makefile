@@ -30,11 +30,11 @@ lint: .venv/.lint
 	@touch $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) install -q -c constraints.txt -e '.[train,test]'
+	$(PIP) install -q -c constraints.txt -e '.[train,evaluate,test]'
 	@touch $@ .venv/.core
 
 .venv/.lint: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) install -q -c constraints.txt -e '.[train,test,lint]'
+	$(PIP) install -q -c constraints.txt -e '.[train,evaluate,test,lint]'
 	@touch $@ .venv/.core .venv/.test
 
 clean:
