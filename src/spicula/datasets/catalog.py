@@ -128,5 +128,5 @@ def _modules() -> dict[str, Dataset]:
         module = import_module(f"spicula.datasets.{entry.name}")
         description = getattr(module, "DESCRIPTION", None)
         if isinstance(description, Description):
-            found[description.name] = module  # type: ignore[assignment]
+            found[description.name] = module
     return found
