@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spicula.core.errors import InputError
-from spicula.metrics.bootstrap import bootstrap_difference, bootstrap_interval, draws
+from spicula.metrics.bootstrap import bootstrap_difference, bootstrap_interval, bootstrap_intervals, draws
 from spicula.metrics.classification import auprc, auroc
 
 
@@ -46,9 +46,9 @@ def test_seed_and_chunks() -> None:
 
 
 def test_undefined_resamples_are_counted() -> None:
-    interval = bootstrap_interval(auroc, ([0, 0, 1], [0.1, 0.5, 0.4]), resamples=500)
+    interval = bootstrap_interval(auroc, ([0, 0, 1], [0.1, 0.5, 0.4]), resamples=500, fewest=2)
     assert 0 < interval.undefined < 500
-    slow = bootstrap_interval(lambda *a: auroc(*a), ([0, 0, 1], [0.1, 0.5, 0.4]), resamples=500)
+    slow = bootstrap_interval(lambda *a: auroc(*a), ([0, 0, 1], [0.1, 0.5, 0.4]), resamples=500, fewest=2)
     assert interval == slow
 
 
@@ -71,7 +71,40 @@ def test_bad_input_is_named(data) -> None:
         bootstrap_interval(auroc, (y, score[:-1]))
     with pytest.raises(InputError, match="groups"):
         bootstrap_interval(auroc, (y, score), groups[:-1])
-    with pytest.raises(InputError, match="two patients"):
+    with pytest.raises(InputError, match="patients: got 1, expected 10"):
         bootstrap_interval(auroc, (y, score), np.zeros(y.size))
+    with pytest.raises(InputError, match="patients: got 9"):
+        bootstrap_difference(auroc, y, score, score, groups % 9)
+    with pytest.raises(InputError, match="patients: got 1, expected 2"):
+        bootstrap_interval(auroc, (y, score), np.zeros(y.size), fewest=0)
     with pytest.raises(InputError, match="both classes"):
-        bootstrap_interval(auroc, (np.ones(9), np.arange(9.0)))
+        bootstrap_interval(auroc, (np.ones(19), np.arange(19.0)))
+    with pytest.raises(InputError, match="resamples"):
+        bootstrap_interval(auroc, (y, score), resamples=0)
+    with pytest.raises(InputError, match="level"):
+        bootstrap_intervals(lambda v: v[:2], (score,), level=95)
+
+
+def test_many_numbers_have_the_interval_of_each(data) -> None:
+    y, score, groups = data
+    alone = bootstrap_interval(auroc, (y, score), groups, resamples=100)
+    found = bootstrap_intervals(lambda *a: np.array([auroc(*a), np.nan, 1.0]), (y, score), groups, resamples=100)
+    assert (found[0].value, found[0].low, found[0].high) == pytest.approx((alone.value, alone.low, alone.high))
+    assert np.isnan([found[1].value, found[1].low, found[1].high]).all()
+    assert found[1].undefined == 100
+    assert (found[2].low, found[2].high, found[2].undefined) == (1, 1, 0)
+
+
+def test_many_numbers_count_undefined_resamples() -> None:
+    arrays = ([0, 0, 1], [0.1, 0.5, 0.4])
+    alone = bootstrap_interval(auroc, arrays, resamples=200, fewest=2)
+    (found,) = bootstrap_intervals(lambda *a: np.array([auroc(*a)]), arrays, resamples=200, fewest=2)
+    assert found == alone
+    with pytest.raises(InputError, match="no resample"):
+        bootstrap_intervals(_never, ([0, 1, 0, 1], [1, 2, 3, 4]), resamples=5, fewest=2, seed=1)
+
+
+def _never(y: np.ndarray, score: np.ndarray) -> np.ndarray:
+    if len(set(score.tolist())) < 4:
+        raise InputError("too few")
+    return score

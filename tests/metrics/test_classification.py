@@ -36,6 +36,17 @@ def test_weights_are_repeated_rows(data: list[tuple[int, int]], seed: int) -> No
                 assert value == pytest.approx(plain(*again))
 
 
+def test_weighted_counts_are_those_of_repeated_rows() -> None:
+    rng = np.random.default_rng(5)
+    y, score = np.append(rng.integers(0, 2, 48), [0, 1]), rng.integers(0, 9, 50)
+    weights = rng.integers(0, 3, (4, 50))
+    for w, true, false in zip(weights, *c.weighted_counts(weights, y, score), strict=True):
+        at = np.unique(score)[::-1]
+        again_y, again = np.repeat(y, w), np.repeat(score, w)
+        assert true.tolist() == [((again >= t) & (again_y == 1)).sum() for t in at]
+        assert false.tolist() == [((again >= t) & (again_y == 0)).sum() for t in at]
+
+
 @given(rows)
 @settings(max_examples=40, deadline=None)
 def test_auroc_of_inverted_scores_is_the_rest(data: list[tuple[int, int]]) -> None:
@@ -76,6 +87,26 @@ def test_counts_at_the_nearest_recall() -> None:
     assert c.counts_at_recall(y, p, recall=1.0).false_positives == 1
     with pytest.raises(InputError, match="recall"):
         c.counts_at_recall(y, p, recall=1.2)
+
+
+def test_of_equally_near_recalls_the_lower_one() -> None:
+    y, p = [1, 1, 1, 1, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.65]
+    for recall, hits in ((0.5, 2), (0.7, 3), (0.3, 1), (0.9, 4)):
+        assert c.counts_at_recall(y, p, recall=recall).true_positives == hits
+
+
+def test_at_recalls_matches_the_two_curves_of_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        y = rng.permutation(np.repeat([0, 1], [60, 37]))
+        p = (rng.normal(size=97) + y).round(1)
+        false, true, _ = oracle.roc_curve(y, p, drop_intermediate=False)
+        precision, recall, _ = oracle.precision_recall_curve(y, p)
+        for row in c.at_recalls(y, p):
+            assert row.counts.false_positive_rate == false[1:][np.argmin(np.abs(true[1:] - row.target))]
+            assert row.loose_precision == pytest.approx(precision[np.argmin(np.abs(recall - row.target))])
+            assert row.loose_precision <= row.counts.precision
+    assert [row.target for row in c.at_recalls(y, p)] == [0.6, 0.7, 0.8, 0.9]
 
 
 def test_a_rate_without_cases_is_nan() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,10 @@ Weighted = Callable[..., FloatArray]
 WEIGHTED: dict[Statistic, Weighted] = {auroc: weighted_auroc, auprc: weighted_auprc}
 """Statistics that can be computed for many resamples at once, from how often each row was drawn."""
 
-_CELLS = 2_000_000  # rows times resamples held at once
+FEWEST_PATIENTS = 10
+"""Patients below which an interval is refused by default: resamples of so few do not stand for new patients."""
+
+_CELLS = 200_000  # rows times resamples held at once: small enough for a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ def bootstrap_interval(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    fewest: int = FEWEST_PATIENTS,
 ) -> Interval:
     """Percentile interval of a statistic, drawing whole patients with replacement.
 
@@ -78,24 +83,27 @@ def bootstrap_interval(
         resamples: How many to draw.
         level: Coverage that is aimed at.
         seed: Of the draws; the same seed and groups give the same draws for any statistic.
+        fewest: Refuse fewer patients than this.
 
     Returns:
         The value and its interval.
 
     Raises:
-        InputError: Arrays of different length, fewer than two groups, or no resample with a value.
+        InputError: Arrays of different length, too few patients, no resamples, a level outside 0 to 1, or no resample
+            with a value.
 
     References:
         Efron 1979, doi:10.1214/aos/1176344552; Field, Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x (clusters).
 
     Example:
-        >>> y, score = [0, 1, 0, 1, 1, 0], [0.1, 0.9, 0.3, 0.2, 0.8, 0.4]
-        >>> interval = bootstrap_interval(auroc, (y, score), groups=["a", "a", "b", "b", "c", "c"], resamples=200)
+        >>> y, score = [0, 1] * 10, np.arange(20) % 7
+        >>> interval = bootstrap_interval(auroc, (y, score), groups=np.arange(20) // 2, resamples=200)
         >>> interval.low <= interval.value <= interval.high
         True
     """
     columns = [np.asarray(a) for a in arrays]
-    codes = _codes(groups, columns)
+    _check_draws(resamples, level)
+    codes = group_codes(groups, columns, fewest=fewest)
     values = np.concatenate(list(_resampled(statistic, columns, codes, resamples=resamples, seed=seed)))
     return _interval(float(statistic(*columns)), values, level=level)
 
@@ -110,6 +118,7 @@ def bootstrap_difference(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    fewest: int = FEWEST_PATIENTS,
 ) -> Difference:
     """Paired difference of two models: both are scored on the same resampled patients.
 
@@ -122,6 +131,7 @@ def bootstrap_difference(
         resamples: How many to draw.
         level: Coverage that is aimed at.
         seed: Of the draws.
+        fewest: Refuse fewer patients than this.
 
     Returns:
         Both values, their difference with its interval, and a two-sided p-value.
@@ -130,7 +140,8 @@ def bootstrap_difference(
         InputError: As :func:`bootstrap_interval`.
     """
     labels, first, second = np.asarray(y), np.asarray(score_a), np.asarray(score_b)
-    codes = _codes(groups, [labels, first, second])
+    _check_draws(resamples, level)
+    codes = group_codes(groups, [labels, first, second], fewest=fewest)
     parts = zip(
         _resampled(statistic, [labels, first], codes, resamples=resamples, seed=seed),
         _resampled(statistic, [labels, second], codes, resamples=resamples, seed=seed),
@@ -141,6 +152,55 @@ def bootstrap_difference(
     kept = values[np.isfinite(values)]
     tail = min(int((kept <= 0).sum()), int((kept >= 0).sum()))
     return Difference(a, b, _interval(a - b, values, level=level), min(1.0, 2 * (tail + 1) / (kept.size + 1)))
+
+
+def bootstrap_intervals(
+    statistic: Callable[..., FloatArray],
+    arrays: Sequence[ArrayLike],
+    groups: ArrayLike | None = None,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    fewest: int = FEWEST_PATIENTS,
+) -> tuple[Interval, ...]:
+    """Percentile intervals of many numbers made together: a decision curve's points, several rates of one threshold.
+
+    Args:
+        statistic: Takes the arrays, in order, and returns ``[k]`` numbers, k always the same. Single ones may be NaN;
+            all are where it raises InputError (one class only).
+        arrays: As in :func:`bootstrap_interval`.
+        groups: ``[n]`` patient of each row; None makes each row its own.
+        resamples: How many to draw.
+        level: Coverage that is aimed at, for each number alone.
+        seed: Of the draws.
+        fewest: Refuse fewer patients than this.
+
+    Returns:
+        k intervals; one whose number is not finite on the data as they are, or in no resample, has NaN ends.
+
+    Raises:
+        InputError: As :func:`bootstrap_interval`.
+    """
+    columns = [np.asarray(a) for a in arrays]
+    _check_draws(resamples, level)
+    codes = group_codes(groups, columns, fewest=fewest)
+    value = np.asarray(statistic(*columns), dtype=np.float64)
+    rows, drawn = np.arange(codes.size), np.full((resamples, value.size), np.nan)
+    counts = (c for chunk in draws(int(codes.max()) + 1, resamples=resamples, seed=seed, chunk=64) for c in chunk)
+    for number, count in enumerate(counts):
+        picked = np.repeat(rows, count[codes])
+        with suppress(InputError):
+            drawn[number] = statistic(*(column[picked] for column in columns))
+    if not np.isfinite(drawn).any():
+        raise InputError("bootstrap", got="no resample with a value", expected="both classes in most resamples")
+    nan = float("nan")
+    return tuple(
+        _interval(float(v), d, level=level)
+        if np.isfinite(v) and np.isfinite(d).any()
+        else Interval(float(v), nan, nan, level, resamples, int((~np.isfinite(d)).sum()))
+        for v, d in zip(value, drawn.T, strict=True)
+    )
 
 
 def draws(n_groups: int, *, resamples: int, seed: int, chunk: int) -> Iterator[NDArray[np.int32]]:
@@ -156,7 +216,22 @@ def draws(n_groups: int, *, resamples: int, seed: int, chunk: int) -> Iterator[N
         yield np.bincount(picked.ravel(), minlength=rows * n_groups).reshape(rows, n_groups).astype(np.int32)
 
 
-def _codes(groups: ArrayLike | None, columns: Sequence[NDArray[np.generic]]) -> NDArray[np.intp]:
+def group_codes(
+    groups: ArrayLike | None, columns: Sequence[NDArray[np.generic]], *, fewest: int = FEWEST_PATIENTS
+) -> NDArray[np.intp]:
+    """Number the patients that a bootstrap draws.
+
+    Args:
+        groups: ``[n]`` patient of each row; None makes each row its own.
+        columns: Arrays that must have one row each.
+        fewest: Refuse fewer patients than this (and always fewer than two).
+
+    Returns:
+        ``[n]`` number of each row's patient, from 0.
+
+    Raises:
+        InputError: Lengths differ, or there are too few patients.
+    """
     sizes = {len(c) for c in columns}
     if len(sizes) != 1:
         raise InputError("arrays", got=f"lengths {[len(c) for c in columns]}", expected="one length")
@@ -167,9 +242,22 @@ def _codes(groups: ArrayLike | None, columns: Sequence[NDArray[np.generic]]) -> 
         codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
         if codes.size != n:
             raise InputError("groups", got=f"{codes.size} rows", expected=f"{n}")
-    if n == 0 or codes.max() < 1:
-        raise InputError("groups", got="fewer than two", expected="two patients or more")
+    patients = int(codes.max()) + 1 if n else 0
+    if patients < max(2, fewest):
+        raise InputError(
+            "patients",
+            got=patients,
+            expected=f"{max(2, fewest)} or more to draw from",
+            hint="an interval over so few says nothing; give the value alone",
+        )
     return codes
+
+
+def _check_draws(resamples: int, level: float) -> None:
+    if resamples < 1:
+        raise InputError("resamples", got=resamples, expected="1 or more")
+    if not 0 < level < 1:
+        raise InputError("level", got=level, expected="between 0 and 1")
 
 
 def _resampled(

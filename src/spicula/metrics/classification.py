@@ -5,7 +5,9 @@ Every function takes ``y`` (0 or 1, 1 the class that is looked for) and ``score`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from spicula.core.errors import InputError
 
 FloatArray = NDArray[np.float64]
+Ties = Literal["fewest", "most"]
 
 
 def checked(y: ArrayLike, score: ArrayLike, *, both_classes: bool = True) -> tuple[NDArray[np.bool_], FloatArray]:
@@ -121,11 +124,15 @@ def weighted_auroc(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike)
     positive, scores = checked(y, score)
     order, ends = _tie_ends(scores)
     ranked = positive[order]
-    true = _cumulative(weights[:, order[ranked]], np.cumsum(ranked, dtype=np.intp)[ends])
-    false = _cumulative(weights[:, order[~ranked]], np.cumsum(~ranked, dtype=np.intp)[ends])
-    before = np.pad(true, ((0, 0), (1, 0)))[:, :-1]
-    area = (np.diff(false, axis=1, prepend=0) * (true + before)).sum(axis=1) / 2
-    pairs = true[:, -1] * false[:, -1]
+    # Rows first: a resample is a column, so that every step runs along whole columns at once.
+    rows = np.asarray(weights, dtype=np.float64).T[order]
+    true, false = _running(rows[ranked]), rows[~ranked]
+    upto = np.cumsum(ranked)[ends]
+    tie = np.searchsorted(ends, np.flatnonzero(~ranked))
+    above, level = np.append(0, upto)[tie], upto[tie]
+    beaten = true[level] if np.array_equal(above, level) else (true[above] + true[level]) / 2
+    area = np.einsum("nb,nb->b", false, beaten)
+    pairs = true[-1] * false.sum(axis=0)
     return np.asarray(np.divide(area, pairs, out=np.full(area.shape, np.nan), where=pairs > 0))
 
 
@@ -134,20 +141,43 @@ def weighted_auprc(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike)
     positive, scores = checked(y, score)
     order, ends = _tie_ends(scores)
     ranked = positive[order]
-    true = _cumulative(weights[:, order[ranked]], np.cumsum(ranked, dtype=np.intp)[ends])
-    called = true + _cumulative(weights[:, order[~ranked]], np.cumsum(~ranked, dtype=np.intp)[ends])
-    precision = np.divide(true, called, out=np.zeros(true.shape), where=called > 0)
-    area = (np.diff(true, axis=1, prepend=0) * precision).sum(axis=1)
-    total = true[:, -1]
-    defined = (total > 0) & (called[:, -1] > total)
+    rows = np.asarray(weights, dtype=np.float64).T[order]
+    true, called = _running(rows[ranked]), _running(rows)
+    tie = np.searchsorted(ends, np.flatnonzero(ranked))
+    hits, calls = true[np.cumsum(ranked)[ends][tie]], called[ends[tie] + 1]
+    precision = np.divide(hits, calls, out=np.zeros(hits.shape), where=calls > 0)
+    area = np.einsum("nb,nb->b", rows[ranked], precision)
+    total = true[-1]
+    defined = (total > 0) & (called[-1] > total)
     return np.asarray(np.divide(area, total, out=np.full(area.shape, np.nan), where=defined))
 
 
-def _cumulative(weights: NDArray[np.generic], counts: NDArray[np.intp]) -> FloatArray:
-    """Sum of the first ``counts[k]`` columns, for each k: ``[b, n]`` -> ``[b, k]``."""
-    sums = np.zeros((weights.shape[0], weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=sums[:, 1:])
-    return sums[:, counts]
+def weighted_counts(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """True and false positives at each distinct score, the highest first, under many sets of row weights at once.
+
+    Args:
+        weights: ``[b, n]``, not negative.
+        y: ``[n]`` labels, 0 or 1.
+        score: ``[n]`` scores.
+
+    Returns:
+        float64 ``[b, k]`` true and ``[b, k]`` false positives; the last column holds all positives and all negatives.
+
+    Raises:
+        InputError: See :func:`checked`.
+    """
+    positive, scores = checked(y, score)
+    order, ends = _tie_ends(scores)
+    rows, ranked = np.asarray(weights, dtype=np.float64).T[order], positive[order][:, None]
+    true, called = _running(rows * ranked)[ends + 1], _running(rows)[ends + 1]
+    return true.T, (called - true).T
+
+
+def _running(rows: FloatArray) -> FloatArray:
+    """Sum of the first k rows, for k from 0 to all: ``[n, b]`` -> ``[n + 1, b]``."""
+    sums = np.zeros((rows.shape[0] + 1, rows.shape[1]))
+    np.cumsum(rows, axis=0, out=sums[1:])
+    return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +262,11 @@ class Counts:
         return _ratio(self.true_negatives, self.true_negatives + self.false_positives)
 
     @property
+    def false_positive_rate(self) -> float:
+        """Share of the negatives that are called."""
+        return _ratio(self.false_positives, self.true_negatives + self.false_positives)
+
+    @property
     def precision(self) -> float:
         """Share of the called that are positive."""
         return _ratio(self.true_positives, self.true_positives + self.false_positives)
@@ -287,13 +322,17 @@ def counts_at(y: ArrayLike, score: ArrayLike, *, threshold: float = 0.5) -> Coun
     )
 
 
-def counts_at_recall(y: ArrayLike, score: ArrayLike, *, recall: float) -> Counts:
-    """Count calls at the threshold whose recall is nearest to a target (of equally near ones, the fewest false calls).
+def counts_at_recall(y: ArrayLike, score: ArrayLike, *, recall: float, ties: Ties = "fewest") -> Counts:
+    """Count calls at the threshold whose recall is nearest to a target.
+
+    Of two recalls equally near the lower one is taken. Several thresholds often share a recall, since lowering the
+    threshold past a negative only adds a false call; ``ties`` says which of them.
 
     Args:
         y: ``[n]`` labels, 0 or 1.
         score: ``[n]`` scores.
         recall: The target, 0 to 1.
+        ties: ``"fewest"`` false calls (the highest threshold) or ``"most"`` (the lowest).
 
     Returns:
         As :func:`counts_at`.
@@ -304,5 +343,58 @@ def counts_at_recall(y: ArrayLike, score: ArrayLike, *, recall: float) -> Counts
     if not 0 <= recall <= 1:
         raise InputError("recall", got=recall, expected="0 to 1")
     points = curve(y, score)
-    nearest = int(np.argmin(np.abs(points.recall - recall)))
-    return counts_at(y, score, threshold=float(points.threshold[nearest]))
+    distance = np.abs(points.recall - recall).round(12)  # 0.6 - 0.5 and 0.5 - 0.4 are the same distance
+    first = int(np.argmin(distance))
+    same = np.flatnonzero(points.true_positives == points.true_positives[first])
+    return counts_at(y, score, threshold=float(points.threshold[same[0 if ties == "fewest" else -1]]))
+
+
+@dataclass(frozen=True, slots=True)
+class AtRecall:
+    """What a target recall costs.
+
+    Args:
+        target: The recall that was asked for.
+        counts: At the threshold of the nearest recall with the fewest false calls: FPR and precision belong together.
+        loose_precision: Precision at the same recall with the most false calls. Papers that read the FPR off a ROC
+            curve and the precision off a precision-recall curve (whose points run the other way) print this one
+            beside the FPR of ``counts``, two thresholds in one row.
+    """
+
+    target: float
+    counts: Counts
+    loose_precision: float
+
+
+def at_recalls(
+    y: ArrayLike, score: ArrayLike, *, recalls: Sequence[float] = (0.6, 0.7, 0.8, 0.9)
+) -> tuple[AtRecall, ...]:
+    """False positive rate and precision at the recalls nearest to some targets, as tables of risk models give them.
+
+    Args:
+        y: ``[n]`` labels, 0 or 1.
+        score: ``[n]`` scores.
+        recalls: The targets.
+
+    Returns:
+        One row for each target.
+
+    Raises:
+        InputError: As :func:`counts_at_recall`.
+
+    References:
+        Zhuang et al. 2025, arXiv:2504.21344, table 3.
+
+    Example:
+        >>> row, = at_recalls([1, 1, 0, 0], [0.9, 0.6, 0.7, 0.1], recalls=(0.5,))
+        >>> row.counts.false_positive_rate, row.counts.precision, row.loose_precision
+        (0.0, 1.0, 0.5)
+    """
+    return tuple(
+        AtRecall(
+            float(recall),
+            counts_at_recall(y, score, recall=recall),
+            counts_at_recall(y, score, recall=recall, ties="most").precision,
+        )
+        for recall in recalls
+    )
