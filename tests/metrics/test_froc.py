@@ -134,7 +134,7 @@ def test_bootstrap_counts_are_those_of_repeated_scans() -> None:
 
     again = froc.match(repeated(marks), repeated(findings), twice)
     rates = np.array([0.1, 0.25, 0.6])
-    assert froc._sensitivities(response, rates, drawn)[0] == pytest.approx(froc.sensitivity_at(again, rates))
+    assert froc._sensitivities(froc._Steps.of(response), rates, drawn)[0] == pytest.approx(froc.sensitivity_at(again, rates))
 
 
 def test_no_marks_is_no_sensitivity() -> None:
