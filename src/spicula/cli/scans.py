@@ -1,4 +1,4 @@
-"""The jobs as commands. Each says what it did and which command comes next."""
+"""``sample``, ``analyze``, ``score`` and ``info``: from scans to findings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,7 @@ import typer
 
 DISCLAIMER = "Research software, not a medical device."
 
-app = typer.Typer(
-    name="spicula",
-    help=f"From a chest CT to its lung nodules: found, outlined, measured, rated and explained. {DISCLAIMER}",
-    invoke_without_command=True,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-bundle_app = typer.Typer(no_args_is_help=True, help="The trained models: what is there, their cards, their hashes.")
-train_app = typer.Typer(no_args_is_help=True, help="Train the models again from data (needs the extra 'train').")
-app.add_typer(bundle_app, name="bundle")
-app.add_typer(train_app, name="train")
+app = typer.Typer()
 
 
 class Gaps(StrEnum):
@@ -48,18 +36,6 @@ class Coords(StrEnum):
     lps = "lps"
     ras = "ras"
     voxel = "voxel"
-
-
-@app.callback()
-def spicula(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    """Options before any command."""
-    if version:
-        from spicula import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -187,116 +163,3 @@ def info(path: Annotated[Path, typer.Argument(help="Anything that analyze takes.
     typer.echo("\n".join(lines))
     if not any(line.startswith(WOULD_REFUSE) for line in lines):
         typer.echo(f"\nNext: spicula analyze {path} --out findings")
-
-
-@bundle_app.command("list")
-def bundle_list() -> None:
-    """The shipped bundles with their task, licence and size."""
-    from spicula.core.bundle import shipped_bundles
-
-    for bundle in shipped_bundles():
-        size = sum(file.stat().st_size for file in bundle.folder.iterdir()) / 1e6
-        typer.echo(
-            f"{bundle.name:20} {bundle.task:10} {size:6.2f} MB  {bundle.card.get('licence', 'no licence stated')}"
-        )
-    typer.echo("\nNext: spicula bundle show NAME")
-
-
-@bundle_app.command("show")
-def bundle_show(name: Annotated[str, typer.Argument(help="Name of a shipped bundle, or a folder.")]) -> None:
-    """The card of one bundle: data, licence, metrics, intended use, limits."""
-    import json
-
-    from spicula.core.bundle import load_bundle
-
-    bundle = load_bundle(name)
-    typer.echo(f"{bundle.fingerprint}\n{bundle.folder}\n")
-    typer.echo(json.dumps(dict(bundle.manifest), indent=2, ensure_ascii=False))
-
-
-@bundle_app.command("verify")
-def bundle_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Names or folders; all shipped ones if omitted.")] = None,
-) -> None:
-    """Check every file of bundles against its hash."""
-    from spicula.core.bundle import load_bundle, shipped_bundles
-
-    for bundle in [load_bundle(name) for name in names] if names else shipped_bundles():
-        bundle.verify()
-        typer.echo(f"{bundle.fingerprint}  whole")
-
-
-DataOption = Annotated[Path, typer.Option("--data", help="Folder with lidc_nodules, lidc_xml and scans.")]
-RunOption = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
-ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads.")]
-
-
-@train_app.command("outline")
-def train_outline_command(
-    data: DataOption,
-    out: RunOption,
-    background: Annotated[
-        Path | None, typer.Option(help="A CT without marked nodules, whose lung then surrounds some of them.")
-    ] = None,
-    threads: ThreadsOption = 1,
-) -> None:
-    """The network that outlines a nodule from its center."""
-    from spicula.formats import read_volume
-    from spicula.pipelines.train_outline import train_outline
-
-    surroundings = read_volume(background) if background else None
-    _print_bundle(train_outline(data / "lidc_nodules", out, background=surroundings, threads=threads), out)
-
-
-@train_app.command("detection")
-def train_detection_command(data: DataOption, out: RunOption, threads: ThreadsOption = 1) -> None:
-    """The filter of the nodule detector."""
-    from spicula.pipelines.train_detection import train_detection
-
-    _print_bundle(train_detection(data, out, workers=threads), out)
-
-
-@train_app.command("risk")
-def train_risk_command(
-    data: DataOption,
-    out: RunOption,
-    outline_run: Annotated[
-        Path | None, typer.Option(help="Run folder of 'train outline'; that training runs first if omitted.")
-    ] = None,
-    threads: ThreadsOption = 1,
-) -> None:
-    """Malignancy and traits, in patient folds, calibrated inside them."""
-    from spicula.pipelines.train_risk import train_risk
-
-    _print_bundle(train_risk(data, out, outline_run=outline_run, threads=threads), out)
-
-
-def _print_bundle(bundle: Any, out: Path) -> None:
-    typer.echo(f"{bundle.fingerprint}\nRun: {out}\n\nNext: spicula bundle show {bundle.folder}")
-
-
-def main() -> None:
-    """Run a command; errors that are the input's become one line and exit status 1."""
-    from spicula.core.errors import SpiculaError, disk_error
-
-    try:
-        app()
-    except SpiculaError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written was left", status=130)
-    except Exception as error:
-        behind = disk_error(error)
-        if behind is None:
-            raise
-        hint = "Hint: nothing half-written was left; choose another place"
-        _fail(f"{behind.filename or 'output'}: {behind.strerror}. {hint}")
-
-
-def _fail(message: str, *, status: int = 1) -> None:
-    typer.echo(f"error: {message}", err=True)
-    raise SystemExit(status)
-
-
-if __name__ == "__main__":
-    main()

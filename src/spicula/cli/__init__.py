@@ -1,0 +1,59 @@
+"""The jobs as commands. Each says what it did and which command comes next."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spicula.cli import bundles, datasets, scans, training
+from spicula.cli.scans import DISCLAIMER
+
+app = typer.Typer(
+    name="spicula",
+    help=f"From a chest CT to its lung nodules: found, outlined, measured, rated and explained. {DISCLAIMER}",
+    invoke_without_command=True,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(scans.app)
+app.add_typer(bundles.app, name="bundle")
+app.add_typer(training.app, name="train")
+app.add_typer(datasets.app, name="dataset")
+
+
+@app.callback()
+def spicula(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Options before any command."""
+    if version:
+        from spicula import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; errors that are the input's become one line and exit status 1."""
+    from spicula.core.errors import SpiculaError, disk_error
+
+    try:
+        app()
+    except SpiculaError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing half-written was left", status=130)
+    except Exception as error:
+        behind = disk_error(error)
+        if behind is None:
+            raise
+        hint = "Hint: nothing half-written was left; choose another place"
+        _fail(f"{behind.filename or 'output'}: {behind.strerror}. {hint}")
+
+
+def _fail(message: str, *, status: int = 1) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise SystemExit(status)

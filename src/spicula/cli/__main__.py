@@ -1,0 +1,5 @@
+"""``python -m spicula.cli``."""
+
+from spicula.cli import main
+
+main()
