@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spicula.core.errors import InputError
-from spicula.core.geometry import FloatArray
+from spicula.core.errors import GeometryError, InputError
+from spicula.core.geometry import FloatArray, Geometry
 from spicula.core.volume import Volume
 from spicula.formats.pixels import check_shape, damaged, make_volume, read_bytes, slice_files, to_hu
 
@@ -62,6 +62,66 @@ def read(path: str | Path) -> Volume:
     """
     path = Path(path)
     header = _read_header(path)
+    layout = _layout(path, header)
+    stored = _read_data(path, header, layout)
+    array = to_hu(path, stored, slope=layout.slope, intercept=layout.intercept)
+    return make_volume(path, array, layout.affine, format_name="MetaImage", warnings=layout.warnings)
+
+
+def look(path: str | Path) -> Geometry:
+    """Read the header alone and see whether the data are there in full (compressed data: whether there are any).
+
+    Args:
+        path: As for :func:`read`.
+
+    Returns:
+        The grid.
+
+    Raises:
+        InputError: The header is damaged, or data are missing or cut short.
+    """
+    path = Path(path)
+    header = _read_header(path)
+    layout = _layout(path, header)
+    compressed = header.flag("CompressedData")
+    part = layout.bytes // len(layout.files)
+    if compressed:
+        said = header.tags.get("CompressedDataSize", "")
+        part = int(said) if said.isdigit() and len(layout.files) == 1 else 1
+    for file in layout.files:
+        start = header.end if file == path else max(layout.header_size, 0)
+        found = max(file.stat().st_size - start, 0)
+        if found < part:
+            raise InputError(
+                f"{file}: the image is cut short", got=f"{found} bytes", expected=f"{part} bytes",
+                hint="copy or export the file again",
+            )  # fmt: skip
+    try:
+        return Geometry(layout.shape, layout.affine)
+    except GeometryError as error:
+        raise InputError(f"{path}: {error}", hint="the header looks damaged; export the file again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a header says of grid and data, checked; ``files`` hold an equal number of slices each."""
+
+    shape: tuple[int, int, int]
+    affine: FloatArray
+    warnings: list[str]
+    dtype: np.dtype[np.generic]
+    slope: float
+    intercept: float
+    header_size: int
+    files: list[Path]
+
+    @property
+    def bytes(self) -> int:
+        """Of all data, uncompressed."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+def _layout(path: Path, header: Header) -> _Layout:
     try:
         sizes = [int(n) for n in header.tags["DimSize"].split()]
         dimension = int(header.tags.get("NDims", len(sizes)))
@@ -86,10 +146,15 @@ def read(path: str | Path) -> Volume:
         raise InputError(
             f"{path}: ElementType", got=header.tags["ElementType"], expected="a type of real numbers, one a voxel"
         )
+    if header.tags.get("BinaryData", "True").lower() in ("false", "0"):
+        raise InputError(f"{path}: BinaryData = False", expected="binary data", hint="save the image in binary form")
     big = header.flag("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
-    stored = _read_data(path, header, shape, np.dtype((">" if big else "<") + code), header_size=header_size)
-    array = to_hu(path, stored, slope=slope, intercept=intercept)
-    return make_volume(path, array, affine, format_name="MetaImage", warnings=warnings)
+    dtype: np.dtype[np.generic] = np.dtype((">" if big else "<") + code)
+    named = header.tags["ElementDataFile"]
+    files = [path] if named.upper() == "LOCAL" else slice_files(path, named, header.names)
+    if not files or shape[0] % len(files):
+        raise InputError(f"{path}: its data files", got=len(files), expected=f"a number that divides {shape[0]} slices")
+    return _Layout(shape, affine, warnings, dtype, slope, intercept, header_size, files)
 
 
 def _read_header(path: Path) -> Header:
@@ -145,23 +210,16 @@ def _affine(path: Path, header: Header, dimension: int) -> tuple[FloatArray, lis
     return affine, warnings
 
 
-def _read_data(
-    path: Path, header: Header, shape: tuple[int, int, int], dtype: np.dtype[np.generic], *, header_size: int
-) -> NDArray[np.generic]:
-    if header.tags.get("BinaryData", "True").lower() in ("false", "0"):
-        raise InputError(f"{path}: BinaryData = False", expected="binary data", hint="save the image in binary form")
-    named = header.tags["ElementDataFile"]
-    files = [path] if named.upper() == "LOCAL" else slice_files(path, named, header.names)
-    if not files or shape[0] % len(files):
-        raise InputError(f"{path}: its data files", got=len(files), expected=f"a number that divides {shape[0]} slices")
-    part_shape = (shape[0] // len(files), shape[1], shape[2])
-    count = int(np.prod(part_shape)) * dtype.itemsize
+def _read_data(path: Path, header: Header, layout: _Layout) -> NDArray[np.generic]:
+    shape = layout.shape
+    part_shape = (shape[0] // len(layout.files), shape[1], shape[2])
+    count = int(np.prod(part_shape)) * layout.dtype.itemsize
     compressed = header.flag("CompressedData")
     parts = []
-    for file in files:
-        start = header.end if file == path else max(header_size, 0)
-        if header_size == -1 and not compressed:
+    for file in layout.files:
+        start = header.end if file == path else max(layout.header_size, 0)
+        if layout.header_size == -1 and not compressed:
             start = max(file.stat().st_size - count, 0)
         data = read_bytes(file, count, start=start, encoding="zlib" if compressed else "raw")
-        parts.append(np.frombuffer(data, dtype=dtype).reshape(part_shape))
+        parts.append(np.frombuffer(data, dtype=layout.dtype).reshape(part_shape))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
