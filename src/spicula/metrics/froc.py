@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from spicula.core.errors import InputError
-from spicula.metrics.bootstrap import Interval, draws
+from spicula.metrics.bootstrap import FEWEST_PATIENTS, Interval, draws, group_codes
 from spicula.metrics.classification import FloatArray
 from spicula.metrics.hits import NO_BOXES as NO_BOXES
 from spicula.metrics.hits import NO_POINTS as NO_POINTS
@@ -94,11 +94,17 @@ def sensitivity_at(response: FreeResponse, rates: ArrayLike = LUNA16_RATES) -> F
 
 def free_response_curve(response: FreeResponse) -> tuple[FloatArray, FloatArray]:
     """The whole curve, from (0, 0): false positives a scan and sensitivity at each distinct score, highest first."""
+    false, true = curve_counts(response)
+    return false / response.findings.size, true / response.findings.sum()
+
+
+def curve_counts(response: FreeResponse) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """False positives and findings hit from the highest score down to each distinct one, beginning with none."""
     order, ends = _ranked(response)
     hit = response.hit[order]
     true = np.append(0, np.cumsum(hit)[ends])
     false = np.append(0, np.cumsum(~hit)[ends])
-    return false / response.findings.size, true / response.findings.sum()
+    return false, true
 
 
 def free_response_score(
@@ -109,6 +115,7 @@ def free_response_score(
     level: float = 0.95,
     seed: int = 0,
     groups: ArrayLike | None = None,
+    fewest: int = FEWEST_PATIENTS,
 ) -> FreeResponseScore:
     """Sensitivity at given rates and its mean, with bootstrap percentile intervals over scans (or patients).
 
@@ -119,18 +126,19 @@ def free_response_score(
         level: Coverage that is aimed at.
         seed: Of the draws.
         groups: ``[scans]`` patient of each scan, drawn whole; None draws scans.
+        fewest: Refuse fewer patients (or scans) than this.
 
     Returns:
         The score.
 
     Raises:
-        InputError: A bad rate, groups of the wrong length, or fewer than two groups.
+        InputError: A bad rate, groups of the wrong length, too few of them, or no resamples.
 
     References:
         Setio et al. 2017, doi:10.1016/j.media.2017.06.015; Efron, Tibshirani 1994.
     """
     at = _checked_rates(rates)
-    drawn = _drawn(response, at, resamples=resamples, seed=seed, groups=groups)
+    drawn = _drawn(response, at, resamples=resamples, level=level, seed=seed, groups=groups, fewest=fewest)
     undefined = resamples - len(drawn)
     value = sensitivity_at(response, at)
 
@@ -154,6 +162,7 @@ def free_response_band(
     level: float = 0.95,
     seed: int = 0,
     groups: ArrayLike | None = None,
+    fewest: int = FEWEST_PATIENTS,
 ) -> FreeResponseBand:
     """The curve with its pointwise bootstrap interval, for a plot.
 
@@ -164,6 +173,7 @@ def free_response_band(
         level: Coverage that is aimed at.
         seed: Of the draws.
         groups: ``[scans]`` patient of each scan, drawn whole; None draws scans.
+        fewest: Refuse fewer patients (or scans) than this.
 
     Returns:
         The band.
@@ -172,7 +182,7 @@ def free_response_band(
         InputError: As :func:`free_response_score`.
     """
     at = _checked_rates(np.geomspace(LUNA16_RATES[0], LUNA16_RATES[-1], 97) if rates is None else rates)
-    drawn = _drawn(response, at, resamples=resamples, seed=seed, groups=groups)
+    drawn = _drawn(response, at, resamples=resamples, level=level, seed=seed, groups=groups, fewest=fewest)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return FreeResponseBand(at, sensitivity_at(response, at), low, high, level, resamples)
 
@@ -194,7 +204,7 @@ def luna16(
         The seven sensitivities and their mean (CPM), with 95 % intervals and counts.
 
     Raises:
-        InputError: As :func:`match`.
+        InputError: As :func:`match`, or fewer than ten scans.
 
     References:
         Setio et al. 2017, doi:10.1016/j.media.2017.06.015.
@@ -213,15 +223,19 @@ def _ranked(response: FreeResponse) -> tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 def _drawn(
-    response: FreeResponse, rates: FloatArray, *, resamples: int, seed: int, groups: ArrayLike | None
+    response: FreeResponse,
+    rates: FloatArray,
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+    groups: ArrayLike | None,
+    fewest: int,
 ) -> FloatArray:
     """Sensitivities on resamples of scans or patients: ``[b, rates]``, those without a finding left out."""
-    n_scans = response.findings.size
-    codes = np.arange(n_scans) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
-    if codes.size != n_scans or codes.max() < 1:
-        raise InputError("groups", got=f"{codes.size} rows", expected=f"{n_scans} scans of two patients or more")
-    if resamples < 1:
-        raise InputError("resamples", got=resamples, expected="one or more")
+    if resamples < 1 or not 0 < level < 1:
+        raise InputError("bootstrap", got=f"{resamples} resamples, level {level}", expected="1 or more, 0 to 1")
+    codes = group_codes(groups, [response.findings], fewest=fewest)
     steps = _Steps.of(response)
     chunk = max(1, min(resamples, _CELLS // max(steps.false.shape)))
     chunks = draws(int(codes.max()) + 1, resamples=resamples, seed=seed, chunk=chunk)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spicula.metrics.classification import FloatArray
-from spicula.metrics.froc import LUNA16_MAX_MARKS, LUNA16_RATES, free_response_curve, sensitivity_at
+from spicula.metrics.froc import LUNA16_MAX_MARKS, LUNA16_RATES, curve_counts, sensitivity_at
 from spicula.metrics.hits import NO_POINTS, FreeResponse, FreeResponseCounts, Points, match
 
 
@@ -254,11 +254,7 @@ def _within(marks: Points, scans: Sequence[str]) -> Points:
 
 def _corners(response: FreeResponse) -> tuple[FloatArray, FloatArray]:
     """The points of the curve at which its direction changes, with its first, its last and the origin."""
-    false, true = free_response_curve(response)
-    if false.size < 3:
-        return false, true
-    # whole numbers, for a change of direction must not come from rounding
-    steps = np.rint(np.stack([false[1:] * response.findings.size, true[1:] * response.findings.sum()]))
-    turns = (np.diff(steps, 2, axis=1) != 0).any(axis=0)
-    kept = np.concatenate([[True, True], turns, [True]])
-    return false[kept], true[kept]
+    counts = np.stack(curve_counts(response))  # whole numbers: no change of direction comes from rounding
+    turns = (np.diff(counts[:, 1:], 2, axis=1) != 0).any(axis=0)
+    false, true = counts[:, np.concatenate([[True, True], turns, [True]])[: counts.shape[1]]]
+    return false / response.findings.size, true / response.findings.sum()
