@@ -197,3 +197,19 @@ def test_an_absurd_shape_takes_no_memory(tmp_path):
     (tmp_path / "lies.nii").write_bytes(raw)
     with pytest.raises(InputError, match="header looks damaged"):
         nifti.read(tmp_path / "lies.nii")
+
+
+def test_a_look_gives_the_grid_without_the_pixels(tmp_path):
+    from spicula.core.errors import InputError
+    from spicula.core.geometry import Geometry
+    from spicula.core.volume import Volume
+    from spicula.formats import nifti
+
+    grid = Geometry.from_axes((4, 5, 6), (2.0, 0.7, 0.7), origin_xyz_mm=(-5, 6, 7))
+    volume = Volume(np.full((4, 5, 6), -800, dtype=np.int16), grid)
+    for name in ("a.nii.gz", "a.nii"):
+        path = nifti.write(tmp_path / name, volume)
+        assert nifti.look(path) == nifti.read(path).geometry
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match="cut short"):
+        nifti.look(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
@@ -16,9 +17,9 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from spicula.core.errors import InputError
+from spicula.core.errors import GeometryError, InputError
 from spicula.core.files import written_aside
-from spicula.core.geometry import RAS_TO_LPS, FloatArray
+from spicula.core.geometry import RAS_TO_LPS, FloatArray, Geometry
 from spicula.core.volume import Volume
 from spicula.formats.pixels import DAMAGED, Encoding, check_shape, damaged, make_volume, read_bytes, to_hu
 
@@ -49,6 +50,59 @@ def read(path: str | Path) -> Volume:
         InputError: The file is damaged, or is not one gray-level volume in real numbers.
     """
     path = Path(path)
+    layout = _layout(path)
+    data = read_bytes(path, layout.bytes, skip=layout.start, encoding=layout.encoding)
+    stored = np.frombuffer(data, dtype=layout.dtype).reshape(layout.shape)
+    array = to_hu(path, stored, slope=layout.slope, intercept=layout.intercept)
+    return make_volume(path, array, layout.affine, format_name="NIfTI", warnings=layout.warnings)
+
+
+def look(path: str | Path) -> Geometry:
+    """Read the header alone and see whether the data are there in full (compressed data: whether there are any).
+
+    Args:
+        path: As for :func:`read`.
+
+    Returns:
+        The grid.
+
+    Raises:
+        InputError: The header is damaged, or data are cut short.
+    """
+    path = Path(path)
+    layout = _layout(path)
+    whole = layout.start + layout.bytes if layout.encoding == "raw" else 1
+    found = path.stat().st_size
+    if found < whole:
+        raise InputError(
+            f"{path}: the image is cut short", got=f"{found} bytes", expected=f"{whole} bytes",
+            hint="copy or export the file again",
+        )  # fmt: skip
+    try:
+        return Geometry(layout.shape, layout.affine)
+    except GeometryError as error:
+        raise InputError(f"{path}: {error}", hint="the header looks damaged; export the file again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a header says of grid and data, checked."""
+
+    shape: tuple[int, int, int]
+    affine: FloatArray
+    warnings: list[str]
+    dtype: np.dtype[np.generic]
+    slope: float
+    intercept: float
+    start: int
+    encoding: Encoding
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+def _layout(path: Path) -> _Layout:
     encoding: Encoding = "gzip" if _starts_with(path, b"\x1f\x8b") else "raw"
     header = _read_header(path, encoding)
     try:
@@ -66,11 +120,7 @@ def read(path: str | Path) -> Volume:
         raise InputError(f"{path}: voxels of type {dtype}", expected="real numbers in Hounsfield units")
     if not header.sizeof_hdr <= start <= _MAX_OFFSET:
         raise InputError(f"{path}: voxel offset", got=start, expected=f"{header.sizeof_hdr} to {_MAX_OFFSET}")
-    count = int(np.prod(shape)) * dtype.itemsize
-    data = read_bytes(path, count, skip=start, encoding=encoding)
-    stored = np.frombuffer(data, dtype=dtype).reshape(shape)
-    array = to_hu(path, stored, slope=1.0 if slope is None else slope, intercept=intercept or 0.0)
-    return make_volume(path, array, affine, format_name="NIfTI", warnings=warnings)
+    return _Layout(shape, affine, warnings, dtype, 1.0 if slope is None else slope, intercept or 0.0, start, encoding)
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:
