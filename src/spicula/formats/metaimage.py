@@ -220,6 +220,6 @@ def _read_data(path: Path, header: Header, layout: _Layout) -> NDArray[np.generi
         start = header.end if file == path else max(layout.header_size, 0)
         if layout.header_size == -1 and not compressed:
             start = max(file.stat().st_size - count, 0)
-        data = read_bytes(file, count, start=start, encoding="zlib" if compressed else "raw")
+        data = read_bytes(file, count, start=start, encoding="zlib" if compressed else "raw", exact=compressed)
         parts.append(np.frombuffer(data, dtype=layout.dtype).reshape(part_shape))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

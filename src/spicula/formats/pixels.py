@@ -72,7 +72,9 @@ def check_shape(path: Path, shape_xyz: Sequence[int], *, components: int = 1) ->
     return sizes[2], sizes[1], sizes[0]
 
 
-def read_bytes(path: Path, count: int, *, start: int = 0, skip: int = 0, encoding: Encoding = "raw") -> bytearray:
+def read_bytes(
+    path: Path, count: int, *, start: int = 0, skip: int = 0, encoding: Encoding = "raw", exact: bool = False
+) -> bytearray:
     """Read exactly so many bytes of data, decompressed; memory is taken only for bytes that are there.
 
     Args:
@@ -81,6 +83,7 @@ def read_bytes(path: Path, count: int, *, start: int = 0, skip: int = 0, encodin
         start: Where the (compressed) data begin in the file.
         skip: Bytes to pass over after decompression.
         encoding: How the data are compressed.
+        exact: Refuse zlib data that go on (a compressed file whose end was overwritten may unpack to more).
 
     Returns:
         The bytes, writable.
@@ -92,7 +95,7 @@ def read_bytes(path: Path, count: int, *, start: int = 0, skip: int = 0, encodin
     try:
         with path.open("rb") as stream:
             stream.seek(start)
-            for chunk in _decompressed(stream, encoding, count + skip):
+            for chunk in _decompressed(stream, encoding, count + skip, exact=exact):
                 found += chunk
     except DAMAGED as error:
         raise damaged(path, error) from error
@@ -112,10 +115,10 @@ def damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read: {reason}", hint="the file looks damaged; copy or export it again")
 
 
-def _decompressed(stream: BinaryIO, encoding: Encoding, count: int) -> Iterator[bytes]:
+def _decompressed(stream: BinaryIO, encoding: Encoding, count: int, *, exact: bool) -> Iterator[bytes]:
     """Chunks of the decompressed stream, ``count`` bytes in all at most; checksums at the end are verified."""
     if encoding == "zlib":
-        yield from _inflated(stream, count)
+        yield from _inflated(stream, count, exact=exact)
         return
     source: BinaryIO | gzip.GzipFile | bz2.BZ2File = stream
     if encoding == "gzip":
@@ -130,7 +133,7 @@ def _decompressed(stream: BinaryIO, encoding: Encoding, count: int) -> Iterator[
         source.read(1)
 
 
-def _inflated(stream: BinaryIO, count: int) -> Iterator[bytes]:
+def _inflated(stream: BinaryIO, count: int, *, exact: bool) -> Iterator[bytes]:
     inflater = zlib.decompressobj(wbits=47)
     left = count
     waiting = b""
@@ -143,6 +146,8 @@ def _inflated(stream: BinaryIO, count: int) -> Iterator[bytes]:
         yield chunk
     while not inflater.eof and (waiting := inflater.unconsumed_tail or stream.read(_CHUNK)):
         if inflater.decompress(waiting, _CHUNK):
+            if exact:
+                raise ValueError("more data than its header says, or its end was overwritten")
             return
 
 
