@@ -1,6 +1,6 @@
 """ROC and precision-recall curves read at given places, so that curves of resamples can be laid over each other.
 
-With :func:`spicula.metrics.bootstrap.bootstrap_band` they give the bands of a figure.
+With :func:`spicula.metrics.bootstrap.bootstrap_intervals` they give the bands of a figure.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""Predicted risks against what turned out."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from spicula.core.errors import InputError
+from spicula.pipelines.evaluate_classification import evaluate_predictions, to_json
+from spicula.pipelines.evaluation_pages import classification_page
+from spicula.pipelines.predictions_table import read_predictions
+from spicula.report.evaluation import render_evaluation
+
+
+def rows(*, patients=40, seed=0, shift=1.5):
+    rng = np.random.default_rng(seed)
+    for number in range(2 * patients):
+        label = int(rng.random() < 0.3)
+        p = 1 / (1 + np.exp(-rng.normal() - shift * label + 1))
+        yield {"pid": f"{number // 2:03d}", "nodule_id": str(number), "probability": f"{p:.6f}", "malignant": label}
+
+
+def written(path, content, **more):
+    content = [{**row, **more} for row in content]
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(content[0]))
+        writer.writeheader()
+        writer.writerows(content)
+    return path
+
+
+def test_values_are_those_of_scikit_learn(tmp_path):
+    predictions = read_predictions(written(tmp_path / "p.csv", rows()))
+    result = evaluate_predictions(predictions, resamples=200)
+    y, p = predictions.label, predictions.score
+    assert result.nodule.auroc.value == pytest.approx(roc_auc_score(y, p))
+    assert result.nodule.auprc.value == pytest.approx(average_precision_score(y, p))
+    assert result.nodule.at_threshold.f1 == pytest.approx(f1_score(y, p >= 0.5))
+    assert result.nodule.calibration.brier == pytest.approx(np.mean((p - y) ** 2))
+    of = [predictions.patient == pid for pid in set(predictions.patient)]
+    by_patient = [(y[nodules].max(), p[nodules].max()) for nodules in of]
+    assert result.patient.rows == 40
+    assert result.patient.auroc.value == pytest.approx(roc_auc_score(*zip(*by_patient, strict=True)))
+    assert result.nodule.auroc.low < result.nodule.auroc.value < result.nodule.auroc.high
+    json.dumps(to_json(result, predictions), allow_nan=False)
+
+
+def test_labels_from_another_file_and_leading_zeros(tmp_path):
+    own = list(rows())
+    truth = written(tmp_path / "t.csv", [{k: r[k] for k in ("pid", "nodule_id", "malignant")} for r in reversed(own)])
+    bare = written(tmp_path / "p.csv", [{k: r[k] for k in ("pid", "nodule_id", "probability")} for r in own])
+    np.testing.assert_array_equal(
+        read_predictions(bare, truth=truth).label, read_predictions(written(tmp_path / "q.csv", own)).label
+    )
+    lost = written(tmp_path / "l.csv", [{**r, "pid": str(int(r["pid"]))} for r in own])
+    with pytest.raises(InputError, match=r"line 2: pid '0'.*leading zeros"):
+        read_predictions(lost, truth=truth)
+
+
+def test_a_split_through_patients_is_said_loudly(tmp_path):
+    content = [{**row, "fold": n % 2} for n, row in enumerate(rows())]
+    predictions = read_predictions(written(tmp_path / "p.csv", content))
+    result = evaluate_predictions(predictions, resamples=50)
+    assert any("40 patients are in more than one fold" in warning for warning in result.warnings)
+    assert set(result.folds) == {"0", "1"}
+    whole = [{**row, "fold": int(row["pid"]) % 2} for row in rows()]
+    other = read_predictions(written(tmp_path / "q.csv", whole))
+    assert not evaluate_predictions(other, resamples=50).warnings
+    assert other.split_hash != predictions.split_hash
+
+
+def test_the_better_of_two_models_is_told(tmp_path):
+    good = read_predictions(written(tmp_path / "a.csv", rows(shift=3.0)))
+    poor = read_predictions(written(tmp_path / "b.csv", reversed(list(rows(shift=0.2)))))
+    result = evaluate_predictions(good, other=poor, resamples=500)
+    assert result.comparison.auroc.difference.low > 0
+    assert result.comparison.delong.p_value < 0.05
+    fewer = read_predictions(written(tmp_path / "c.csv", list(rows())[1:]))
+    with pytest.raises(InputError, match="other nodules"):
+        evaluate_predictions(good, other=fewer)
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path):
+    content = [{**row, "probability": 10 * float(row["probability"]) - 5} for row in rows()]
+    result = evaluate_predictions(read_predictions(written(tmp_path / "p.csv", content)), resamples=50)
+    assert result.nodule.calibration is None
+    assert "no probabilities" in result.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probability": "nan"}, r"line 2: probability: got 'nan'"),
+        ({"probability": ""}, r"line 2: probability is empty.*--allow-failed"),
+        ({"malignant": "2"}, r"line 2: malignant: got 2, expected 0 or 1"),
+        ({"pid": ""}, r"line 2: pid is empty"),
+        ({"pid": "000", "nodule_id": "1"}, r"line 3: pid '000', nodule '1': got the nodule of line 2 again"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, change, message):
+    content = list(rows())
+    content[0] = {**content[0], **change}
+    with pytest.raises(InputError, match=message):
+        read_predictions(written(tmp_path / "p.csv", content))
+
+
+def test_failed_rows_are_left_out_only_when_asked_and_counted(tmp_path):
+    content = [{**row, "probability": "" if n < 3 else row["probability"]} for n, row in enumerate(rows())]
+    predictions = read_predictions(written(tmp_path / "p.csv", content), allow_failed=True)
+    assert predictions.failed == 3
+    assert any("3 rows without a score" in w for w in evaluate_predictions(predictions, resamples=50).warnings)
+
+
+def test_one_class_few_patients_and_missing_columns(tmp_path):
+    benign = read_predictions(written(tmp_path / "p.csv", rows(), malignant=0))
+    with pytest.raises(InputError, match="both classes"):
+        evaluate_predictions(benign)
+    few = read_predictions(written(tmp_path / "q.csv", rows(patients=6)))
+    with pytest.raises(InputError, match="10 or more"):
+        evaluate_predictions(few)
+    with pytest.raises(InputError, match="column with the label missing"):
+        read_predictions(
+            written(tmp_path / "r.csv", [{k: r[k] for k in ("pid", "nodule_id", "probability")} for r in rows()])
+        )
+    with pytest.raises(InputError, match="column with the score missing"):
+        read_predictions(tmp_path / "p.csv", score="risk")
+
+
+def test_the_page_holds_every_number_and_escapes_names(tmp_path):
+    path = written(tmp_path / "<b>p.csv", [{**row, "fold": int(row["pid"]) % 2} for row in rows()])
+    predictions = read_predictions(path)
+    result = evaluate_predictions(predictions, other=predictions, resamples=50)
+    page = render_evaluation(classification_page(result, predictions, other=predictions))
+    assert page.count("<svg") >= 3
+    assert "<b>p" not in page
+    for text in (f"{result.nodule.auroc.value:.3f}", result.split_hash, "Reliability", "Research software"):
+        assert text in page
