@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spicula.core.errors import GeometryError, InputError
+from spicula.core.finding import Case, Finding
 from spicula.core.geometry import Geometry
-from spicula.datasets.nodule_csv import COLUMNS, NoduleTable, read_nodules
+from spicula.datasets.nodule_csv import COLUMNS, NoduleTable, load_cases, read_nodules, verify, write_nodules
+from spicula.datasets.phantom import Ball, thorax, thorax_grid
+from spicula.formats import read_volume, write_nifti
 
 HEADER = "pid,nodule_id,image_path,coordX,coordY,coordZ"
 GRID = Geometry.from_axes((10, 20, 30), (2.0, 0.5, 0.5), origin_xyz_mm=(-5, -6, -7))
@@ -109,9 +112,9 @@ def test_a_bad_row_says_why_and_stops_no_other(tmp_path, row, words):
         ("pid,nodule_id,image_path,coordX,coordY\n1,2,3,4,5\n", "column coordZ missing"),
         ("1,2,a.mha,1,2,3\n", "the first line must name the columns"),
         (f"{HEADER},pid\n", "named twice"),
-        (f"{HEADER}\n", "holds no nodule"),
+        (f"{HEADER}\n", "holds no row"),
         (b"\xff\xfe\x00", "not UTF-8"),
-        (f'{HEADER}\n"p,n,a.mha,1,2,3\n', "not a CSV file"),
+        (f'{HEADER}\n"p,n,a.mha,1,2,3\n', "not a table"),
     ],
 )
 def test_a_bad_table_is_refused(tmp_path, text, words):
@@ -136,3 +139,105 @@ def test_noise_is_a_table_or_an_input_error(tmp_path, noise, headed):
     except InputError:
         return
     assert all(row.error or row.position for row in rows)
+
+
+def image(path: Path, *, balls=()) -> Path:
+    return write_nifti(path, thorax(thorax_grid((5, 4, 4)), balls=balls))
+
+
+BALL = Ball((70.0, 20.0, 30.0), 12.0)
+
+
+def test_images_become_cases_with_what_is_known(tmp_path):
+    image(tmp_path / "a.nii.gz", balls=[BALL])
+    text = f"{HEADER},malignant,diameter_mm,split,texture,sex,truth_score,attribute_lobe\n"
+    text += "p1,1,a.nii.gz,70,20,30,1,12,train,4.5,F,0.25,3\np1,2,a.nii.gz,-70,0,0,,,train,,F,,\n"
+    (tmp_path / "nodules.csv").write_text(text)
+    (case,) = load_cases(tmp_path)
+    assert (case.patient_id, case.case_id, case.split) == ("p1", "a.nii.gz", "train")
+    first, second = case.findings
+    assert (first.center_xyz_mm, first.diameter_mm, first.score) == ((70.0, 20.0, 30.0), 12.0, None)
+    assert dict(first.truth) == {"label": 1.0, "texture": 4.5, "score": 0.25}
+    assert dict(first.attributes) == {"lobe": 3.0}
+    assert dict(second.truth) == {}
+    assert case.load_volume().geometry.contains(first.center_xyz_mm)
+
+
+def test_voxel_tables_become_millimetres(tmp_path):
+    grid = read_volume(image(tmp_path / "a.nii.gz")).geometry
+    x, y, z = grid.world_to_index((70, 20, 30))[::-1]
+    (tmp_path / "t.csv").write_text(f"{HEADER}\np,1,a.nii.gz,{x},{y},{z}\n")
+    (case,) = load_cases(tmp_path, coords="voxel")
+    np.testing.assert_allclose(case.findings[0].center_xyz_mm, (70, 20, 30))
+
+
+numbers = st.floats(-500, 500)
+names = st.sampled_from(["texture", "label", "score", "pid", "split", "attribute_x", "truth_y", "margins=Smooth"])
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.tuples(numbers, numbers, numbers), st.none() | st.floats(1, 50), st.dictionaries(names, numbers)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_what_is_written_is_read_again(tmp_path, facts):
+    findings = tuple(
+        Finding(str(n), place, size, attributes=truth, truth=truth) for n, (place, size, truth) in enumerate(facts)
+    )
+    case = Case("0007", lambda: pytest.fail("no pixels needed"), findings, "a.nii.gz", "test")
+    path = tmp_path / "out.csv"
+    assert write_nodules([case], path, image_of=lambda case: case.case_id) == len(findings)
+    (again,) = load_cases(path)
+    assert (again.patient_id, again.case_id, again.split) == ("0007", "a.nii.gz", "test")
+    for old, new in zip(findings, again.findings, strict=True):
+        assert (new.id, new.center_xyz_mm, new.diameter_mm) == (old.id, old.center_xyz_mm, old.diameter_mm)
+        assert (dict(new.truth), dict(new.attributes)) == (dict(old.truth), dict(old.attributes))
+
+
+def test_the_image_is_where_the_volume_came_from_and_unknown_places_are_left_out(tmp_path):
+    path = image(tmp_path / "a.nii.gz")
+    findings = (Finding("1", (1.0, 2.0, 3.0)), Finding("2", (np.nan, 2.0, 3.0)))
+    case = Case("p", lambda: read_volume(path), findings)
+    assert write_nodules([case, Case("q", lambda: pytest.fail("nothing to write"))], tmp_path / "out.csv") == 1
+    (row,) = read_nodules(tmp_path / "out.csv").rows
+    assert (row.image_path, row.nodule_id) == (path.resolve(), "1")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("p,1,a.mha,1,2\n", "line 2: 5 cells"),
+        ("p,1,a.mha,1,2,3\np,1,a.mha,1,2,3\n", "line 3: nodule 1 of p is there twice"),
+        ("p,1,a.mha,1,2,3\nq,2,a.mha,1,2,3\n", "patients p and q"),
+    ],
+)
+def test_cases_need_a_sound_table(tmp_path, rows, words):
+    (tmp_path / "nodules.csv").write_text(f"{HEADER}\n{rows}")
+    with pytest.raises(InputError, match=words):
+        list(load_cases(tmp_path))
+    assert any(check.state == "broken" and words[:6] in check.message for check in verify(tmp_path))
+
+
+def test_a_folder_needs_one_table(tmp_path):
+    with pytest.raises(InputError, match="got none"):
+        load_cases(tmp_path)
+    assert [check.state for check in verify(tmp_path)] == ["broken"]
+    with pytest.raises(InputError, match="no such folder"):
+        verify(tmp_path / "absent")
+
+
+def test_verify_tells_ras_from_lps(tmp_path):
+    image(tmp_path / "a.nii.gz", balls=[BALL])
+    table = tmp_path / "nodules.csv"
+    table.write_text(f"{HEADER}\np,1,a.nii.gz,70,20,30\np,2,b.nii.gz,0,0,0\n")
+    states = {(check.state, check.what) for check in verify(tmp_path, deep=True)}
+    assert states == {("ok", "rows"), ("missing", "image"), ("ok", "places"), ("ok", "tissue")}
+    table.write_text(f"{HEADER}\np,1,a.nii.gz,-70,-20,30\np,2,a.nii.gz,999,0,0\n")
+    checks = list(verify(tmp_path, deep=True))
+    assert ("broken", "tissue") in {(check.state, check.what) for check in checks}
+    assert any("outside the volume" in check.message for check in checks)
+    table.write_text(f"{HEADER}\np,1,a.nii.gz,-70,-20,30\n")
+    assert {check.state for check in verify(tmp_path, coords="ras", deep=True)} == {"ok"}

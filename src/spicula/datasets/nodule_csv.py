@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from spicula.core.errors import GeometryError, InputError
-from spicula.core.finding import Point
+from spicula.core.files import written_aside
+from spicula.core.finding import Case, Finding, Point
 from spicula.core.geometry import Geometry
+from spicula.datasets.catalog import Check, Description
+from spicula.datasets.places import Tally, has_place, place_checks, tally_checks
+from spicula.datasets.verification import require_folder
+from spicula.formats import read_volume
+from spicula.formats.table import Row, read_table
 
 Coords: TypeAlias = Literal["lps", "ras", "voxel"]
 
+DESCRIPTION = Description(
+    name="nodule-csv",
+    title="Known nodules in a CSV table",
+    contents="Any images with a table of nodules, a row each: patient, image, place and whatever is known.",
+    licence="that of your data",
+    size="that of your data",
+    url="docs/reference/nodule-csv.md",
+    citation="",
+    layout=(
+        "nodules.csv   pid,nodule_id,image_path,coordX,coordY,coordZ (LPS mm) and further columns; or one other .csv",
+        "...           the images, where image_path says (relative to the table)",
+    ),
+)
+
 COLUMNS = ("pid", "nodule_id", "image_path", "coordX", "coordY", "coordZ")
 """Columns that the table must have; their order and their case do not matter."""
+
+LABEL = "malignant"
+"""Column of ``truth["label"]``: 1 malignant, 0 benign."""
+
+_ATTRIBUTE, _TRUTH = "attribute_", "truth_"
+_OWN = ("diameter_mm", "score", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +109,17 @@ class NoduleTable:
         path: The file.
         rows: In the order of the file.
         extra_columns: Names of the columns beyond :data:`COLUMNS`, in their order.
+        decimal_comma: Numbers may be written with a comma.
     """
 
     path: Path
     rows: tuple[NoduleRow, ...]
     extra_columns: tuple[str, ...] = ()
+    decimal_comma: bool = False
 
 
 def read_nodules(path: str | Path, *, coords: Coords = "lps") -> NoduleTable:
-    """Read a table of known nodules; commas, semicolons or tabs, with or without a byte order mark.
+    """Read a table of known nodules; commas, semicolons or tabs, with or without a byte order mark, gzipped or not.
 
     Args:
         path: The CSV file.
@@ -103,79 +131,42 @@ def read_nodules(path: str | Path, *, coords: Coords = "lps") -> NoduleTable:
     Raises:
         InputError: The file cannot be read, lacks a column, names one twice, or holds no row.
     """
-    path = Path(path)
     if coords not in ("lps", "ras", "voxel"):
         raise InputError("coords", got=coords, expected="lps, ras or voxel")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text", hint="save the table as CSV in UTF-8") from error
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file: {error}") from error
-    if not lines:
-        raise InputError(f"{path} is empty", expected=f"columns {','.join(COLUMNS)}")
-    names = _columns(path, lines[0][1])
-    if len(lines) == 1:
-        raise InputError(f"{path} holds no nodule", expected="one row for each nodule below the header")
-    rows = tuple(
-        _row(path, names, cells, line=line, coords=coords, decimal_comma=delimiter != ",") for line, cells in lines[1:]
-    )
-    return NoduleTable(path, rows, tuple(name for name in names if name not in COLUMNS))
+    table = read_table(path, required=COLUMNS, ragged=True)
+    rows = tuple(_row(row, coords=coords, width=len(table.columns)) for row in table)
+    extra = tuple(name for name in table.columns if name not in COLUMNS)
+    return NoduleTable(table.path, rows, extra, any(row.decimal_comma for row in table))
 
 
-def _columns(path: Path, header: list[str]) -> list[str]:
-    """Names of the columns, the required ones in their canonical spelling."""
-    canonical = {name.lower(): name for name in COLUMNS}
-    names = [canonical.get(name.strip().lower(), name.strip()) for name in header]
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise InputError(
-            f"{path}: column {', '.join(missing)} missing", got=", ".join(names), expected=",".join(COLUMNS),
-            hint="the first line must name the columns",
-        )  # fmt: skip
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}: columns named twice", got=", ".join(map(repr, twice)), expected="each name once")
-    return names
-
-
-def _row(
-    path: Path, names: list[str], cells: list[str], *, line: int, coords: Coords, decimal_comma: bool
-) -> NoduleRow:
-    problems = []
-    if len(cells) != len(names):
-        problems.append(f"{len(cells)} cells in place of {len(names)}")
-    values = dict(zip(names, [*cells, *[""] * len(names)], strict=False))
-    pid, nodule_id = values["pid"].strip(), values["nodule_id"].strip()
-    problems += [f"{name} is empty" for name in ("pid", "nodule_id", "image_path") if not values[name].strip()]
+def _row(row: Row, *, coords: Coords, width: int) -> NoduleRow:
+    problems = [] if row.ragged is None else [f"{row.ragged} cells in place of {width}"]
+    problems += [f"{name} is empty" for name in ("pid", "nodule_id", "image_path") if not row[name]]
     position = []
     for name in COLUMNS[3:]:
-        text = values[name].strip()
-        try:
-            number = float(text.replace(",", ".") if decimal_comma else text)
-        except ValueError:
-            number = math.nan
+        number = _number(row[name], decimal_comma=row.decimal_comma)
         if not math.isfinite(number):
-            problems.append(f"{name} is {text!r}, not a number" if text else f"{name} is empty")
+            problems.append(f"{name} is {row[name]!r}, not a number" if row[name] else f"{name} is empty")
         position.append(number)
     usable = all(math.isfinite(number) for number in position)
     return NoduleRow(
-        pid=pid,
-        nodule_id=nodule_id,
-        image_path=_resolved(path, values["image_path"].strip()),
+        pid=row["pid"],
+        nodule_id=row["nodule_id"],
+        image_path=_resolved(row.path, row["image_path"]),
         coords=coords,
         position=(position[0], position[1], position[2]) if usable else None,
-        line=line,
-        extra=MappingProxyType({name: values[name] for name in names if name not in COLUMNS}),
-        error=f"line {line}: " + "; ".join(problems) if problems else "",
+        line=row.line,
+        extra=MappingProxyType({name: value for name, value in row.cells.items() if name not in COLUMNS}),
+        error=f"line {row.line}: " + "; ".join(problems) if problems else "",
     )
+
+
+def _number(text: str, *, decimal_comma: bool) -> float:
+    """The number, NaN where there is none."""
+    try:
+        return float(text.replace(",", ".") if decimal_comma else text)
+    except ValueError:
+        return math.nan
 
 
 def _resolved(table: Path, written: str) -> Path:
@@ -183,3 +174,208 @@ def _resolved(table: Path, written: str) -> Path:
     image = Path(written).expanduser() if written.startswith("~") else Path(written)
     beside = table.parent / image
     return image if not beside.exists() and image.exists() else beside
+
+
+def load_cases(root: str | Path, *, coords: Coords = "lps") -> Iterator[Case]:
+    """Give the images of a table one after the other, with their nodules.
+
+    Args:
+        root: The table, or a folder with ``nodules.csv`` or one other table.
+        coords: As for :func:`read_nodules`; for ``"voxel"`` each image is read once while iterating.
+
+    Returns:
+        Cases in the order of the table; ``case_id`` is the image's path. ``diameter_mm``, ``score`` and ``split`` are
+        taken from columns of these names, ``truth["label"]`` from ``malignant``, attributes from ``attribute_NAME``;
+        every other column whose cells are numbers or empty is a truth of its name (``truth_`` before it is dropped).
+
+    Raises:
+        InputError: There is no table, it cannot be read, or a row of it cannot be used; a nodule is there twice, or an
+            image is of two patients.
+    """
+    table = read_nodules(_table_of(Path(root)), coords=coords)
+    for row in table.rows:
+        if row.error:
+            raise InputError(f"{table.path}, {row.error}")
+    numbers = _numeric_columns(table)
+    return (_case(table, rows, numbers) for rows in _by_image(table).values())
+
+
+def _table_of(root: Path) -> Path:
+    if not root.is_dir():
+        return root
+    tables = sorted([*root.glob("*.csv"), *root.glob("*.csv.gz")])
+    named = [path for path in tables if path.name in ("nodules.csv", "nodules.csv.gz")]
+    found = named or tables
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise InputError(f"{root}: the table of nodules", got=names, expected="nodules.csv, or one .csv file")
+    return found[0]
+
+
+def _by_image(table: NoduleTable) -> dict[Path, list[NoduleRow]]:
+    images: dict[Path, list[NoduleRow]] = {}
+    for row in table.rows:
+        rows = images.setdefault(row.image_path, [])
+        if rows and rows[0].pid != row.pid:
+            raise InputError(
+                f"{table.path}, line {row.line}: {row.image_path}", got=f"patients {rows[0].pid} and {row.pid}",
+                expected="one patient an image",
+            )  # fmt: skip
+        if any(other.nodule_id == row.nodule_id for other in rows):
+            raise InputError(f"{table.path}, line {row.line}: nodule {row.nodule_id} of {row.pid} is there twice")
+        rows.append(row)
+    return images
+
+
+def _numeric_columns(table: NoduleTable) -> tuple[str, ...]:
+    """Further columns that hold a number in at least one row and nothing else."""
+    found = []
+    for name in table.extra_columns:
+        cells = [row.extra[name] for row in table.rows if row.extra[name].lower() not in ("", "nan")]
+        if cells and all(math.isfinite(_number(cell, decimal_comma=table.decimal_comma)) for cell in cells):
+            found.append(name)
+    return tuple(found)
+
+
+def _case(table: NoduleTable, rows: Sequence[NoduleRow], numbers: Sequence[str]) -> Case:
+    image = rows[0].image_path
+    load = partial(read_volume, image)
+    grid = load().geometry if rows[0].coords == "voxel" else _NO_GRID
+    findings = tuple(_finding(row, grid, numbers, decimal_comma=table.decimal_comma) for row in rows)
+    try:
+        case_id = image.relative_to(table.path.parent).as_posix()
+    except ValueError:
+        case_id = image.as_posix()
+    splits = {row.extra.get("split", "") for row in rows}
+    if len(splits) > 1:
+        raise InputError(f"{table.path}, line {rows[-1].line}: {image} is in two splits", got=", ".join(sorted(splits)))
+    return Case(rows[0].pid, load, findings, case_id, splits.pop())
+
+
+_NO_GRID = Geometry.from_axes((1, 1, 1), (1, 1, 1))
+
+
+def _finding(row: NoduleRow, grid: Geometry, numbers: Sequence[str], *, decimal_comma: bool) -> Finding:
+    given = {name: _number(row.extra[name], decimal_comma=decimal_comma) for name in numbers}
+    given = {name: value for name, value in given.items() if math.isfinite(value)}
+    own = {name: given.pop(name, None) for name in ("diameter_mm", "score")}
+    given.pop("split", None)
+    attributes = {name.removeprefix(_ATTRIBUTE): v for name, v in given.items() if name.startswith(_ATTRIBUTE)}
+    truth = {_truth_name(name): value for name, value in given.items() if not name.startswith(_ATTRIBUTE)}
+    finding = Finding(
+        row.nodule_id, row.center_xyz_mm(grid),
+        attributes=MappingProxyType(attributes), truth=MappingProxyType(truth),
+    )  # fmt: skip
+    return replace(finding, diameter_mm=own["diameter_mm"], score=own["score"])
+
+
+def _truth_name(column: str) -> str:
+    return "label" if column == LABEL else column.removeprefix(_TRUTH)
+
+
+def _column_of(truth: str) -> str:
+    """The column of a truth; one that a reader would take for something else is marked."""
+    if truth == "label":
+        return LABEL
+    taken = {name.lower() for name in (*COLUMNS, *_OWN, LABEL)}
+    marked = truth.lower() in taken or truth.startswith((_ATTRIBUTE, _TRUTH))
+    return f"{_TRUTH}{truth}" if marked else truth
+
+
+def write_nodules(
+    cases: Iterable[Case], path: str | Path, *, image_of: Callable[[Case], str | Path] | None = None
+) -> int:
+    """Write the findings of cases as a table, which appears whole or not at all.
+
+    Findings whose place is not known are left out, and cases without any cannot be in such a table.
+
+    Args:
+        cases: One after the other.
+        path: The CSV file.
+        image_of: Path of a case's image, as it shall be written; the source of its volume, which is read for it, if
+            None.
+
+    Returns:
+        Number of rows. Columns: :data:`COLUMNS` (LPS), ``malignant`` where there is a label, ``diameter_mm``,
+        ``score`` and ``split`` where there are any, then truths and attributes by name.
+
+    Raises:
+        InputError: A volume cannot be read, or does not say where it came from.
+    """
+    rows = [row for case in cases for row in _rows_of(case, image_of or _source_of)]
+    present = {name for row in rows for name in row}
+    first = [*COLUMNS, *(name for name in (LABEL, *_OWN) if name in present)]
+    columns = [*first, *sorted(present - set(first), key=lambda name: (name.startswith(_ATTRIBUTE), name))]
+    with written_aside(Path(path)) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)
+
+
+def _source_of(case: Case) -> str:
+    source = case.load_volume().acquisition.source
+    if not source:
+        raise InputError(f"{case.case_id}: the volume does not say which file it is")
+    return str(Path(source).resolve())
+
+
+def _rows_of(case: Case, image_of: Callable[[Case], str | Path]) -> Iterator[dict[str, str]]:
+    findings = [finding for finding in case.findings if has_place(finding)]
+    image = str(image_of(case)) if findings else ""
+    for finding in findings:
+        numbers: dict[str, float | None] = dict(zip(COLUMNS[3:], finding.center_xyz_mm, strict=True))
+        numbers |= {"diameter_mm": finding.diameter_mm, "score": finding.score}
+        numbers |= {_column_of(name): value for name, value in finding.truth.items()}
+        numbers |= {f"{_ATTRIBUTE}{name}": value for name, value in finding.attributes.items()}
+        words = {"pid": case.patient_id, "nodule_id": finding.id, "image_path": image}
+        words |= {"split": case.split} if case.split else {}
+        yield words | {n: repr(float(v)) for n, v in numbers.items() if v is not None and math.isfinite(v)}
+
+
+def verify(root: str | Path, *, coords: Coords = "lps", deep: bool = False) -> Iterator[Check]:
+    """Check every row, every image's header, and that nodules lie inside.
+
+    Args:
+        root: As for :func:`load_cases`.
+        coords: As for :func:`read_nodules`.
+        deep: Read the pixels too, and look for tissue at each place.
+
+    Returns:
+        One Check after the other.
+
+    Raises:
+        InputError: There is no such file or folder.
+    """
+    root = Path(root)
+    return _checks(root if root.is_file() else require_folder(root), coords=coords, deep=deep)
+
+
+def _checks(root: Path, *, coords: Coords, deep: bool) -> Iterator[Check]:
+    try:
+        table = read_nodules(_table_of(root), coords=coords)
+    except InputError as error:
+        yield Check("broken", "table", str(error), root)
+        return
+    for row in table.rows:
+        if row.error:
+            yield Check("broken", "row", row.error, table.path, row.line)
+    good = replace(table, rows=tuple(row for row in table.rows if not row.error))
+    yield Check("ok" if len(good.rows) == len(table.rows) else "warning", "rows", f"{len(good.rows):,} can be used")
+    try:
+        images = _by_image(good)
+    except InputError as error:
+        yield Check("broken", "table", str(error), table.path)
+        return
+    tally, numbers = Tally(), _numeric_columns(good)
+    for image, rows in images.items():
+        if not image.exists():
+            yield Check("missing", "image", f"{len(rows)} nodules are in it", image, rows[0].line)
+            continue
+        try:
+            case = _case(good, rows, numbers)
+        except InputError as error:
+            yield Check("broken", "image", str(error), image, rows[0].line)
+            continue
+        yield from place_checks(case, image, deep=deep, tally=tally)
+    yield from tally_checks(tally, convention=coords.upper() if coords != "voxel" else "voxel indices")
