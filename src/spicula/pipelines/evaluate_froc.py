@@ -218,7 +218,8 @@ def summary_lines(evaluation: FrocEvaluation) -> list[str]:
     findings = counts.true_positives + counts.false_negatives
     lines.append(
         f"  {counts.true_positives} of {findings} findings hit; of {counts.marks} marks "
-        f"{counts.false_positives} false, {counts.irrelevant} on excluded findings, {counts.double} repeated; {counts.scans} scans"
+        f"{counts.false_positives} false, {counts.irrelevant} on excluded findings, {counts.double} repeated; "
+        f"{counts.scans} scans"
     )
     if evaluation.resamples:
         lines.append(
