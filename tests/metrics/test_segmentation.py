@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from spicula.core.errors import InputError
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask
-from spicula.metrics.segmentation import dice
+from spicula.metrics.segmentation import dice, iou, masks_on_one_grid, volume_error
 
 
 def _ball(shape: tuple[int, int, int], spacing: tuple[float, float, float], origin, radius: float = 10.0) -> Mask:
@@ -61,6 +62,39 @@ def _flip(grid: Geometry) -> Geometry:
     affine[:3, 3] = grid.index_to_world((grid.shape_zyx[0] - 1, grid.shape_zyx[1] - 1, 0))
     affine[:3, :2] *= -1
     return Geometry(grid.shape_zyx, affine)
+
+
+def test_overlap_against_simpleitk() -> None:
+    rng = np.random.default_rng(1)
+    for share in (0.1, 0.5, 0.9):
+        a, b = rng.random((2, 5, 8, 7)) < share
+        theirs = sitk.LabelOverlapMeasuresImageFilter()
+        theirs.Execute(*(sitk.GetImageFromArray(m.astype(np.uint8)) for m in (a, b)))
+        assert dice(a, b) == pytest.approx(theirs.GetDiceCoefficient())
+        assert iou(a, b) == pytest.approx(theirs.GetJaccardCoefficient())
+        assert iou(a, b) == pytest.approx(dice(a, b) / (2 - dice(a, b)))
+    assert iou(np.zeros(3, bool), np.zeros(3, bool)) == 1
+
+
+def test_volume_error_on_grids_of_their_own() -> None:
+    fine = _ball((44, 44, 44), (0.5, 0.5, 0.5), (-11, -11, -11))
+    coarse = _ball((12, 30, 30), (2.0, 0.8, 0.8), (-11.713, -11.717, -11.231), radius=8.0)
+    found = volume_error(coarse, fine)
+    assert found.relative == pytest.approx(0.8**3 - 1, abs=0.02)
+    assert found.signed_mm3 == pytest.approx(found.relative * fine.volume_mm3)
+    assert found.absolute_relative == -found.relative
+    empty = Mask(fine.array_zyx & False, fine.geometry)
+    assert volume_error(empty, fine).relative == -1
+    assert np.isnan(volume_error(fine, empty).relative)
+
+
+def test_masks_come_back_on_one_grid() -> None:
+    fine = _ball((44, 44, 44), (0.5, 0.5, 0.5), (-11, -11, -11))
+    box = Mask(fine.array_zyx[4:20, 2:30, 3:9], fine.geometry.crop((4, 2, 3), (20, 30, 9)))
+    a, b = masks_on_one_grid(fine, box)
+    assert a.geometry == b.geometry
+    assert b.volume_mm3 == box.volume_mm3
+    assert masks_on_one_grid(fine, fine) == (fine, fine)
 
 
 def test_bad_input_is_named() -> None:
