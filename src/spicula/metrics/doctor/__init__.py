@@ -1,0 +1,1 @@
+"""The evaluation doctor: what is wrong with predictions before they are scored, and what would mend it."""
