@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spicula.cli import bundles, datasets, scans, training
+from spicula.cli import bundles, datasets, evaluation, scans, training
 from spicula.cli.scans import DISCLAIMER
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(scans.app)
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(training.app, name="train")
 app.add_typer(datasets.app, name="dataset")
+app.add_typer(evaluation.app, name="evaluate")
 
 
 @app.callback()

@@ -143,6 +143,35 @@ def evaluate_predictions(
     )
 
 
+def summary_lines(result: Classification) -> list[str]:
+    """What a person reads in the terminal."""
+    lines = [f"warning: {warning}" for warning in result.warnings]
+    for name, part in (("nodules", result.nodule), ("patients", result.patient)):
+        if part is None:
+            continue
+        counts = part.at_threshold
+        lines.append(f"{part.rows:,} {name}, {part.positives:,} malignant")
+        lines += [f"  {area} {between(value)}" for area, value in (("AUROC", part.auroc), ("AUPRC", part.auprc))]
+        rates = ("accuracy", "f1", "precision", "sensitivity", "specificity")
+        at = ", ".join(f"{rate} {getattr(counts, rate):.3f}" for rate in rates)
+        lines.append(f"  at {counts.threshold:g}: {at}")
+        if part.calibration:
+            fit = part.calibration
+            lines.append(f"  Brier {fit.brier:.3f}, ECE {fit.ece_equal_mass:.3f}, calibration slope {fit.slope:.2f}")
+    if result.over_folds:
+        mean = result.over_folds
+        lines.append(f"mean of {mean.folds} folds: AUROC {mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]")
+    if result.comparison:
+        auroc_less, p = result.comparison.auroc, result.comparison.auroc.p_value
+        lines.append(f"AUROC less that of {result.comparison.path}: {between(auroc_less.difference)}, p {p:.3g}")
+    return lines
+
+
+def between(found: Interval) -> str:
+    """A value with its interval, as it is quoted: ``0.901 [0.843, 0.950]``."""
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
 def to_json(result: Classification, predictions: Predictions) -> dict[str, Any]:
     """The result as plain JSON values."""
     record: dict[str, Any] = {

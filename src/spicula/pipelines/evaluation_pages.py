@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +13,13 @@ from scipy.stats import beta
 
 from spicula import __version__
 from spicula.core.bundle import sha256_of
-from spicula.metrics.bootstrap import Interval, bootstrap_intervals
+from spicula.metrics.bootstrap import bootstrap_intervals
 from spicula.metrics.calibration import reliability
 from spicula.metrics.classification import FloatArray
 from spicula.metrics.curves import PLACES, precision_at_recalls, sensitivity_at_rates
 from spicula.metrics.patients import patient_maximum
-from spicula.pipelines.evaluate_classification import Classification, Comparison, Discrimination
+from spicula.pipelines.evaluate_classification import Classification, Comparison, Discrimination, between
+from spicula.pipelines.evaluate_froc import FrocEvaluation, band_arrays, free_response_arrays
 from spicula.pipelines.predictions_table import Predictions
 from spicula.report import figures
 from spicula.report.evaluation import EvaluationPage, PageFigure, PageTable
@@ -66,9 +69,70 @@ def classification_page(
     )
 
 
-def between(found: Interval) -> str:
-    """A value with its interval, as it is quoted: ``0.901 [0.843, 0.950]``."""
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def froc_figure(found: FrocEvaluation) -> Any:
+    """The free-response curve with its bootstrap band, as a matplotlib figure.
+
+    Raises:
+        MissingExtraError: The extra ``evaluate`` is not installed.
+    """
+    band = band_arrays(found)
+    if band is None:
+        rate, sensitivity = free_response_arrays(found)
+        line = figures.Line("detections", rate, sensitivity)
+    else:
+        line = figures.Line("detections", band.rates, band.sensitivity, band.low, band.high)
+    return figures.free_response([line], rates=found.rates, sensitivity=found.sensitivity)
+
+
+def froc_page(found: FrocEvaluation) -> EvaluationPage:
+    """The page of ``spicula evaluate froc``.
+
+    Args:
+        found: The evaluation.
+
+    Returns:
+        The curve with its band, the seven sensitivities, what became of all marks, and the files.
+
+    Raises:
+        MissingExtraError: The extra ``evaluate`` is not installed.
+    """
+    pairs = found.sensitivity_interval or (None,) * len(found.rates)
+    rates = tuple(
+        (f"{rate:g}", f"{value:.4f}", _ends(pair))
+        for rate, value, pair in zip(found.rates, found.sensitivity, pairs, strict=True)
+    )
+    counts = tuple((name.replace("_", " "), f"{value:,}") for name, value in asdict(found.counts).items())
+    tables = [
+        PageTable("Sensitivity", ("false positives a scan", "sensitivity", f"{found.level:.0%} interval"), rates),
+        PageTable("What became of the marks", ("", "count"), counts, "The scans are the divisor of the rates."),
+    ]
+    if found.variants:
+        columns = ("", *(f"{rate:g}" for rate in found.rates), "mean")
+        rows = tuple(
+            (
+                v.name if v.official else f"mistake: {v.name}",
+                *(f"{value:.4f}" for value in v.sensitivity), f"{v.mean:.4f}",
+            )
+            for v in found.variants
+        )  # fmt: skip
+        tables.append(PageTable("The official score and those reported by mistake for it", columns, rows))
+    drawn = f"{found.resamples:,} of {found.drawn}, seed {found.seed}" if found.resamples else "none"
+    return EvaluationPage(
+        title="Free-response score",
+        lead=f"CPM {found.cpm:.4f} {_ends(found.interval)} over {found.counts.scans:,} scans, {found.protocol}.",
+        tables=tuple(tables),
+        figures=(PageFigure("FROC", froc_figure(found), "Band: pointwise over resamples." if found.resamples else ""),),
+        warnings=found.notes,
+        facts=(
+            ("Spicula", __version__),
+            *((name, f"{f.name}, {f.rows:,} rows (SHA-256 {f.sha256})") for name, f in found.files.items()),
+            ("Bootstrap", drawn),
+        ),
+    )
+
+
+def _ends(pair: tuple[float, float] | None) -> str:
+    return f"[{pair[0]:.4f}, {pair[1]:.4f}]" if pair else ""
 
 
 def _numbers(parts: list[tuple[str, Discrimination]]) -> PageTable:

@@ -1,0 +1,147 @@
+"""``evaluate``: numbers that can be believed, and what is wrong with those that cannot."""
+
+from __future__ import annotations
+
+import json as jsons
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spicula.cli.optional_value import STDOUT, OptionalValues
+
+app = typer.Typer(no_args_is_help=True, help="Numbers that can be believed, and what is wrong with those that cannot.")
+
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="[FILE]", help="Write the record as JSON; print it if no FILE is named.")
+]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="[FILE]", help="Write a page with figures (needs the extra 'evaluate')."),
+]
+DetectionsOption = Annotated[
+    Path, typer.Option("--detections", help="CSV with seriesuid,coordX,coordY,coordZ,probability; world mm.")
+]
+AnnotationsOption = Annotated[
+    Path, typer.Option("--annotations", help="CSV with seriesuid,coordX,coordY,coordZ,diameter_mm.")
+]
+SeriesOption = Annotated[Path, typer.Option("--series", help="List of all scans; their number is the divisor.")]
+ExcludedOption = Annotated[
+    Path | None, typer.Option("--excluded", help="Findings that count neither way; the official score needs them.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+
+
+class WorldCoords(StrEnum):
+    """What the coordinates of detections are."""
+
+    lps = "lps"
+    ras = "ras"
+
+
+@app.command("froc", cls=OptionalValues)
+def froc_command(
+    detections: DetectionsOption,
+    annotations: AnnotationsOption,
+    series: SeriesOption,
+    excluded: ExcludedOption = None,
+    json: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="[FILE]", help="Draw the curve (.png, .svg or .pdf).")
+    ] = None,
+    html: HtmlOption = None,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Also the scores that are reported by mistake for the official one.")
+    ] = False,
+    coords: Annotated[WorldCoords, typer.Option(help="What the detections' coordinates are.")] = WorldCoords.lps,
+    pad_ids: Annotated[int, typer.Option(min=0, help="Fill ids with leading zeros up to this length.")] = 0,
+    ignore_unknown: Annotated[
+        bool, typer.Option("--ignore-unknown", help="Count rows of scans that are not in the list, do not refuse them.")
+    ] = False,
+    groups: Annotated[
+        Path | None, typer.Option("--groups", help="CSV with seriesuid,patient_id: patients are drawn, not scans.")
+    ] = None,
+    max_marks: Annotated[int, typer.Option(min=0, help="Marks a scan that count; 0 for all.")] = 100,
+    resamples: Annotated[
+        int | None, typer.Option(min=0, help="Of the bootstrap; 1000 if there are ten scans or more.")
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """LUNA16's official score of detections: sensitivity at seven rates, their mean (CPM), bootstrap over scans."""
+    from spicula.pipelines.evaluate_froc import evaluate_froc, summary_lines, to_record
+    from spicula.pipelines.evaluation_pages import froc_figure, froc_page
+
+    found = evaluate_froc(
+        detections, annotations, series, excluded=excluded, groups=groups, coords=coords.value, pad_ids=pad_ids,
+        ignore_unknown=ignore_unknown, max_marks=max_marks or None, resamples=resamples, seed=seed, variants=variants,
+    )  # fmt: skip
+    if plot:
+        from spicula.report.figures import save
+
+        save(froc_figure(found), plot)
+    if html:
+        from spicula.report.evaluation import write_evaluation
+
+        write_evaluation(html, froc_page(found))
+    _show(json, to_record(found), summary_lines(found), {"Figure": plot, "Page": html})
+    if json != STDOUT:
+        typer.echo("\nNext: spicula evaluate doctor with the same files says whether the score can be believed")
+
+
+@app.command("classification", cls=OptionalValues)
+def classification_command(
+    predictions: Annotated[
+        Path, typer.Option("--predictions", help="CSV with pid,nodule_id and a probability, as 'spicula score' writes.")
+    ],
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="CSV with pid,nodule_id,label, if the labels are elsewhere.")
+    ] = None,
+    other: Annotated[
+        Path | None, typer.Option("--other", help="Another model's predictions of the same nodules, to compare.")
+    ] = None,
+    score: Annotated[str | None, typer.Option("--score", help="Column with the score.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Column with the label, 0 or 1.")] = None,
+    threshold: Annotated[float, typer.Option(help="A score of at least this calls a nodule malignant.")] = 0.5,
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Leave out rows without a score, and count them.")
+    ] = False,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap over patients.")] = 10_000,
+    seed: SeedOption = 0,
+) -> None:
+    """AUROC, AUPRC, calibration and rates of predicted risks, by nodule and by patient, with intervals."""
+    from spicula.pipelines.evaluate_classification import evaluate_predictions, summary_lines, to_json
+    from spicula.pipelines.predictions_table import read_predictions
+
+    own = read_predictions(predictions, score=score, label=label, truth=truth, allow_failed=allow_failed)
+    against = (
+        read_predictions(other, score=score, label=label, truth=truth, allow_failed=allow_failed) if other else None
+    )
+    found = evaluate_predictions(own, other=against, threshold=threshold, resamples=resamples, seed=seed)
+    if html:
+        from spicula.pipelines.evaluation_pages import classification_page
+        from spicula.report.evaluation import write_evaluation
+
+        write_evaluation(html, classification_page(found, own, other=against))
+    _show(json, to_json(found, own), summary_lines(found), {"Page": html})
+    if json != STDOUT:
+        typer.echo(f"\nNext: spicula evaluate doctor --predictions {predictions}")
+
+
+def _show(json: str | None, record: Mapping[str, Any], lines: list[str], written: Mapping[str, Path | None]) -> None:
+    """Print the record, or the lines and where things were written."""
+    if json == STDOUT:
+        typer.echo(jsons.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    typer.echo("\n".join(lines))
+    if json:
+        from spicula.pipelines.run_folder import write_json
+
+        write_json(Path(json), record)
+        typer.echo(f"Record: {json}")
+    for name, path in written.items():
+        if path:
+            typer.echo(f"{name}: {path}")
