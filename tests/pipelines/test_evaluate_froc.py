@@ -316,5 +316,16 @@ def test_other_bad_tables_are_named(toy: Toy) -> None:
 
 def test_no_finding_in_the_scans_is_an_error(toy: Toy) -> None:
     empty = toy.write("empty.csv", [s for s in toy.scans if s not in set(toy.nodules.scan)])
-    with pytest.raises(InputError, match=r"annotations.csv: got no finding"):
+    with pytest.raises(
+        InputError,
+        match=r"annotations.csv, line 2: .*15 of 15 rows have such ids\), expected an id of the list, for example 0\d+$",
+    ):
         toy.evaluate(series=empty, ignore_unknown=True)
+
+
+def test_no_excluded_finding_in_the_scans_is_fine_where_that_is_allowed(toy: Toy) -> None:
+    elsewhere = toy.write("elsewhere.csv", [HEAD.replace("probability", "diameter_mm"), "9999,1,2,3,-1"])
+    with pytest.raises(InputError, match=r"elsewhere.csv, line 2: scan 9999"):
+        toy.evaluate(excluded=elsewhere)
+    found = toy.evaluate(excluded=elsewhere, ignore_unknown=True)
+    assert (found.counts.irrelevant, found.unknown["excluded"]) == (0, 1)

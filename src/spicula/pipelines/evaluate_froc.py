@@ -117,7 +117,7 @@ def evaluate_froc(
         The evaluation.
 
     Raises:
-        InputError: A table that cannot be used, no finding in the scans, or fewer than ten scans (patients) where
+        InputError: A table that cannot be used, no finding in the listed scans, or fewer than ten scans (patients) where
             ``resamples`` asks for an interval.
 
     References:
@@ -132,8 +132,6 @@ def evaluate_froc(
         detections, annotations, series, excluded=excluded, groups=groups, pad_ids=pad_ids,
         ignore_unknown=ignore_unknown, coords=coords,
     )  # fmt: skip
-    if not tables.nodules.scan.size:
-        raise InputError(f"{annotations}", got="no finding in the listed scans", expected="one or more")
     response = match(tables.marks, tables.nodules, tables.scans, excluded=tables.excluded, max_marks=limit)
     values = sensitivity_at(response, LUNA16_RATES)
     plain = FrocEvaluation(

@@ -33,6 +33,9 @@ ALIASES: Mapping[str, str] = {
 """Other names of the columns, lower case."""
 
 
+_LEAVE_OUT = "a scan of another fold or set? --ignore-unknown leaves such rows out and counts them"
+
+
 @dataclass(frozen=True, slots=True)
 class FileFacts:
     """Which file a number was made from.
@@ -121,7 +124,8 @@ def read_froc_tables(
     for name, points in (("detections", marks), ("annotations", nodules), ("excluded", others)):
         table = tables[name]
         if table is not None:
-            unknown[name] = _unknown(points, table, known, listed, allowed=ignore_unknown)
+            some = name != "excluded"  # must be of listed scans in any case
+            unknown[name] = _unknown(points, table, known, listed, allowed=ignore_unknown, some=some)
     return FrocTables(
         marks=marks,
         nodules=_of(nodules, scans),
@@ -184,22 +188,22 @@ def _of(points: Points, scans: Sequence[str]) -> Points:
     return Points(points.scan[kept], points.center_xyz_mm[kept], points.value[kept])
 
 
-def _unknown(points: Points, table: Table, known: frozenset[str], listed: Table, *, allowed: bool) -> int:
-    """Number of rows of scans that are not in the list; an error unless that is allowed (and some rows are known)."""
+def _unknown(points: Points, table: Table, known: frozenset[str], listed: Table, *, allowed: bool, some: bool) -> int:
+    """Number of rows of scans that are not in the list; an error unless that is allowed and, where asked, not all."""
     rows = [number for number, name in enumerate(points.scan.tolist()) if name not in known]
-    if rows and (not allowed or len(rows) == len(table)):
+    if rows and (not allowed or (some and len(rows) == len(table))):
         strange = str(points.scan[rows[0]])
         raise InputError(
             f"{table.rows[rows[0]].where}: scan {strange}",
             got=f"an id that is not in {listed.path} ({len(rows)} of {len(table)} rows have such ids)",
-            expected=f"an id of the list, for example {next(iter(sorted(known)))}",
-            hint=_hint(strange, known),
+            expected=f"an id of the list, for example {min(known)}",
+            hint=_hint(strange, known) or (None if allowed else _LEAVE_OUT),
         )
     return len(rows)
 
 
-def _hint(strange: str, known: frozenset[str]) -> str:
-    """What may be wrong with an id."""
+def _hint(strange: str, known: frozenset[str]) -> str | None:
+    """What may be wrong with an id; None if nothing can be seen."""
     widths = Counter(map(len, known))
     width = widths.most_common(1)[0][0]
     if strange.zfill(width) in known:
@@ -210,7 +214,7 @@ def _hint(strange: str, known: frozenset[str]) -> str:
     alike = next((name for name in sorted(known) if len(name) > 3 and (name in strange or strange in name)), None)
     if alike is not None and len(strange) > 3:
         return f"{strange!r} and {alike!r} differ in a prefix or an ending: write the ids in one way"
-    return "a scan of another fold or set? --ignore-unknown leaves such rows out and counts them"
+    return None
 
 
 def _facts(table: Table) -> FileFacts:
