@@ -109,7 +109,7 @@ def _recall_rows(numbers: Sequence[Published]) -> Iterator[Verdict]:
             more, fewer = sum(a > 0 for a in apart), sum(a < 0 for a in apart)
             why = (
                 f"of the pairs that need two thresholds, {more} have more false positives behind the precision than "
-                f"behind the rate and {fewer} fewer: as if, of several thresholds with the nearest recall, the rate was "
+                f"behind the rate and {fewer} fewer: as if, of several thresholds with one recall, the rate was "
                 "read at the best and the precision at the worst (what the nearest point of a ROC and of a "
                 "precision-recall curve gives, whose points run opposite ways)"
             )
