@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from betacal import BetaCalibration as Betacal
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
@@ -77,6 +79,55 @@ def test_a_falling_map_is_refused(data, form) -> None:
         c.fit_beta(1 - p, y, form=form)
 
 
+@pytest.mark.parametrize("form", ["abm", "am", "ab"])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_fit_ever_falls(form, seed: int) -> None:
+    """Scores that say little or the reverse: a rising map or a refusal, in every form."""
+    rng = np.random.default_rng(seed)
+    fits = []
+    for strength in (-3.0, -0.5, 0.0, 0.3, 1.0, 3.0):
+        p = rng.beta(*rng.uniform(0.3, 3, 2), 120).round(2)
+        y = rng.random(120) < 1 / (1 + np.exp(-strength * 4 * (p - 0.5) - rng.normal()))
+        with suppress(InputError):
+            fits.append(c.fit_beta(p, y, form=form))
+    assert fits
+    for fit in fits:
+        assert min(fit.a, fit.b) >= 0
+        assert (np.diff(fit(np.linspace(0, 1, 201))) >= 0).all()
+        if form == "ab":
+            assert fit(0.5) == pytest.approx(0.5)
+    with pytest.raises(InputError, match="inverted"):
+        y = rng.random(2000) < (p := rng.random(2000))
+        c.fit_beta(p, ~y, form=form)
+
+
+def test_where_betacal_falls_we_refuse(data) -> None:
+    """The trap: its refit after dropping a weight is not looked at again."""
+    p, y = data
+    theirs = Betacal("abm")
+    theirs.fit(p.reshape(-1, 1), 1 - y)
+    assert (np.diff(theirs.predict(np.linspace(0.05, 0.95, 20))) < 0).all()
+    with pytest.raises(InputError, match="inverted"):
+        c.fit_beta(p, 1 - y)
+
+
+def test_a_negative_weight_is_dropped_in_the_form_without_intercept() -> None:
+    rng = np.random.default_rng(6)
+    p = rng.uniform(0.02, 0.98, 4000)
+    logit = -0.4 * np.log(2 * p) - 2.5 * np.log(2 * (1 - p))
+    y = rng.random(4000) < 1 / (1 + np.exp(-logit))
+    fit = c.fit_beta(p, y, form="ab")
+    alone = LogisticRegression(C=1e12, tol=1e-10, fit_intercept=False).fit(-np.log(2 * (1 - p)).reshape(-1, 1), y)
+    assert (fit.a, fit.b) == (0, pytest.approx(alone.coef_[0, 0], rel=1e-4))
+    assert fit(0.5) == pytest.approx(0.5)
+
+
+def test_one_probability_alone_has_no_map() -> None:
+    for form in ("abm", "am", "ab"):
+        with pytest.raises(InputError, match="two different"):
+            c.fit_beta([0.3, 0.3, 0.3], [0, 1, 0], form=form)
+
+
 def test_weights_are_repeated_rows(data) -> None:
     p, y = data
     weights = np.random.default_rng(2).integers(0, 3, p.size)
@@ -104,6 +155,18 @@ def test_json_round_trip(data) -> None:
     assert c.BetaCalibration.from_json(json.loads(json.dumps(fit.to_json()))) == fit
     with pytest.raises(InputError, match="a, b and c"):
         c.BetaCalibration.from_json({"a": 1.0})
+    for form in ("abm", "am", "ab"):
+        fit = c.fit_beta(*data, form=form)
+        back = c.BetaCalibration.from_json(json.loads(json.dumps(fit.to_json())))
+        assert (back(AT) == fit(AT)).all()
+    for record in ({"a": "1", "b": 1, "c": 0}, {"a": None, "b": 1, "c": 0}, {"a": True, "b": 1, "c": 0}):
+        with pytest.raises(InputError, match=r"calibration, a: .* expected a number"):
+            c.BetaCalibration.from_json(record)
+    with pytest.raises(InputError, match="a, b and c"):
+        c.BetaCalibration.from_json([1.0, 1.0, 0.0])
+    for record in ({"a": -1.0, "b": 2.0, "c": 0.0}, {"a": 0, "b": 0, "c": 1}, {"a": 1.0, "b": 1.0, "c": np.nan}):
+        with pytest.raises(InputError, match="rising"):
+            c.BetaCalibration.from_json(record)
     assert c.BetaCalibration(0.0, 1.0, 2.0).m is None
 
 
@@ -124,6 +187,17 @@ def test_ece_does_not_depend_on_the_order_of_rows() -> None:
         )
     assert c.reliability(y, p).count.tolist() == [20] * 10
     assert c.expected_calibration_error([0, 1], [0.5, 0.5]) == 0
+
+
+def test_the_band_of_the_diagram_is_wilsons(data) -> None:
+    p, y = data
+    points = c.reliability(y, p, bins=7)
+    for low, high, share, count in zip(*points.band(level=0.9), points.observed, points.count, strict=True):
+        theirs = stats.binomtest(round(share * count), int(count)).proportion_ci(0.9, method="wilson")
+        assert (low, high) == pytest.approx((theirs.low, theirs.high))
+    none = c.reliability([0, 0, 1], [0.1, 0.1, 0.9], bins=2, mass="by_width").band()
+    assert none[0][0] == 0
+    assert none[1][1] == 1
 
 
 def test_brier_adds_up(data) -> None:

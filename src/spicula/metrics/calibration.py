@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 from spicula.core.errors import InputError
 from spicula.metrics.classification import FloatArray, checked
@@ -39,6 +41,24 @@ class Reliability:
         """Distance of predicted and observed in the worst bin."""
         return float(np.abs(self.predicted - self.observed).max())
 
+    def band(self, *, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+        """Wilson's interval of each bin's observed share; rows are taken for independent.
+
+        Args:
+            level: Coverage of the interval.
+
+        Returns:
+            float64 ``[k]`` low and high.
+
+        References:
+            Wilson 1927, doi:10.1080/01621459.1927.10502953.
+        """
+        z = float(norm.ppf((1 + level) / 2))
+        middle = (self.observed + z**2 / (2 * self.count)) / (1 + z**2 / self.count)
+        spread = self.observed * (1 - self.observed) / self.count + z**2 / (4 * self.count**2)
+        reach = z * np.sqrt(spread) / (1 + z**2 / self.count)
+        return np.asarray(np.maximum(middle - reach, 0)), np.asarray(np.minimum(middle + reach, 1))
+
 
 def reliability(y: ArrayLike, p: ArrayLike, *, bins: int = 10, mass: Mass = "equal") -> Reliability:
     """Compare predicted and observed risk in bins.
@@ -56,7 +76,7 @@ def reliability(y: ArrayLike, p: ArrayLike, *, bins: int = 10, mass: Mass = "equ
     Raises:
         InputError: Bad labels, a probability outside 0 to 1, or no bins.
     """
-    positive, probability = _checked_probabilities(y, p)
+    positive, probability = checked_probabilities(y, p)
     if bins < 1:
         raise InputError("bins", got=bins, expected="1 or more")
     inverse = np.unique(probability, return_inverse=True)[1]
@@ -138,7 +158,7 @@ def brier(y: ArrayLike, p: ArrayLike, *, bins: int = 10, mass: Mass = "equal") -
         Murphy 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; Stephenson, Coelho, Jolliffe 2008,
         doi:10.1175/2007WAF2006116.1 (the parts within bins).
     """
-    positive, probability = _checked_probabilities(y, p)
+    positive, probability = checked_probabilities(y, p)
     points = reliability(y, p, bins=bins, mass=mass)
     score = float(np.mean((probability - positive) ** 2))
     prevalence = float(positive.mean())
@@ -180,7 +200,7 @@ def calibration_line(y: ArrayLike, p: ArrayLike) -> CalibrationLine:
     References:
         Cox 1958, doi:10.1093/biomet/45.3-4.562; Van Calster et al. 2016, doi:10.1016/j.jclinepi.2015.12.005.
     """
-    positive, probability = _checked_probabilities(y, p, both_classes=True)
+    positive, probability = checked_probabilities(y, p, both_classes=True)
     low, high = _logs(probability, _epsilon(p))
     logit = low + high
     ones = np.ones(logit.size)
@@ -248,23 +268,29 @@ class BetaCalibration:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: dict[str, float]) -> BetaCalibration:
+    def from_json(cls, record: Mapping[str, object]) -> BetaCalibration:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            InputError: A coefficient is missing or makes no rising map.
+            InputError: A coefficient is missing, is no number, or they make no rising map.
         """
-        missing = [name for name in ("a", "b", "c") if name not in record]
-        if missing:
-            raise InputError("beta calibration", got=sorted(record), expected="a, b and c")
-        return cls(float(record["a"]), float(record["b"]), float(record["c"]))
+        if not isinstance(record, Mapping) or not {"a", "b", "c"} <= set(record):
+            raise InputError("beta calibration", got=record, expected="a, b and c")
+        numbers = []
+        for name in ("a", "b", "c"):
+            value = record[name]
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"beta calibration, {name}", got=repr(value), expected="a number")
+            numbers.append(float(value))
+        return cls(*numbers)
 
 
 def fit_beta(p: ArrayLike, y: ArrayLike, *, form: Form = "abm", weights: ArrayLike | None = None) -> BetaCalibration:
     """Fit a beta calibration by logistic regression on ln p and -ln(1 - p).
 
-    p is kept its own dtype's epsilon away from 0 and 1. In the form ``"abm"`` a negative weight is dropped and the
-    other refitted. Perfectly separated data are held finite by a ridge of 1e-9, too weak to be seen otherwise.
+    p is kept its own dtype's epsilon away from 0 and 1. In the forms ``"abm"`` and ``"ab"`` a negative weight is
+    dropped and the other refitted; a map that falls all the same (scores or labels are inverted) is refused in every
+    form. Perfectly separated data are held finite by a ridge of 1e-9, too weak to be seen otherwise.
 
     Args:
         p: ``[n]`` probabilities.
@@ -276,34 +302,37 @@ def fit_beta(p: ArrayLike, y: ArrayLike, *, form: Form = "abm", weights: ArrayLi
         The map.
 
     Raises:
-        InputError: Bad labels or one class only, a probability outside 0 to 1, bad weights, or data that ask for a
-            falling or flat map.
+        InputError: Bad labels or one class only, a probability outside 0 to 1, probabilities that are all the same,
+            bad weights, or data that ask for a falling or flat map.
 
     References:
-        Kull, Silva Filho, Flach 2017, doi:10.1214/17-EJS1338SI. Departure: a map that would fall is refused.
+        Kull, Silva Filho, Flach 2017, doi:10.1214/17-EJS1338SI. Departure: a map that would fall is refused,
+        where betacal's ``abm`` returns it, and the form ``ab`` is refitted too.
     """
-    positive, probability = _checked_probabilities(y, p, both_classes=True)
+    positive, probability = checked_probabilities(y, p, both_classes=True)
     weight = np.ones(probability.size) if weights is None else np.asarray(weights, dtype=np.float64)
     if weight.shape != probability.shape or not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
         raise InputError("weights", expected="one finite weight a row, not negative, not all 0")
     low, high = _logs(probability, _epsilon(p))
     ones = np.ones(low.size)
+    if form not in get_args(Form):
+        raise InputError("form", got=form, expected="abm, am or ab")
+    if np.ptp(probability[weight > 0]) <= 0:
+        raise InputError("probabilities", got=f"{probability[0]} only", expected="two different ones or more")
     if form == "am":
         a, c = _logistic(np.stack([low + high, ones], axis=1), positive, weights=weight)
         return BetaCalibration(float(a), float(a), float(c))
-    if form == "ab":
-        a, b = _logistic(np.stack([low + np.log(2), high - np.log(2)], axis=1), positive, weights=weight)
-        return BetaCalibration(float(a), float(b), float((a - b) * np.log(2)))
-    if form != "abm":
-        raise InputError("form", got=form, expected="abm, am or ab")
-    a, b, c = _logistic(np.stack([low, high, ones], axis=1), positive, weights=weight)
+    # In the form "ab" both features are 0 at one half, and so is the logit.
+    middle = np.log(2) if form == "ab" else 0.0
+    rest = [ones] if form == "abm" else []
+    a, b, *c = _logistic(np.stack([low + middle, high - middle, *rest], axis=1), positive, weights=weight)
     if a < 0:
-        b, c = _logistic(np.stack([high, ones], axis=1), positive, weights=weight)
         a = 0.0
+        b, *c = _logistic(np.stack([high - middle, *rest], axis=1), positive, weights=weight)
     elif b < 0:
-        a, c = _logistic(np.stack([low, ones], axis=1), positive, weights=weight)
         b = 0.0
-    return BetaCalibration(float(a), float(b), float(c))
+        a, *c = _logistic(np.stack([low + middle, *rest], axis=1), positive, weights=weight)
+    return BetaCalibration(float(a), float(b), float(c[0] if c else (a - b) * np.log(2)))
 
 
 def _epsilon(p: ArrayLike) -> float:
@@ -350,9 +379,10 @@ def _logistic(
     return beta
 
 
-def _checked_probabilities(
+def checked_probabilities(
     y: ArrayLike, p: ArrayLike, *, both_classes: bool = False
 ) -> tuple[NDArray[np.bool_], FloatArray]:
+    """As :func:`spicula.metrics.classification.checked`, for scores that must lie between 0 and 1."""
     positive, probability = checked(y, p, both_classes=both_classes)
     _refuse_outside(probability)
     return positive, probability
