@@ -134,7 +134,9 @@ def test_bootstrap_counts_are_those_of_repeated_scans() -> None:
 
     again = froc.match(repeated(marks), repeated(findings), twice)
     rates = np.array([0.1, 0.25, 0.6])
-    assert froc._sensitivities(froc._Steps.of(response), rates, drawn)[0] == pytest.approx(froc.sensitivity_at(again, rates))
+    assert froc._sensitivities(froc._Steps.of(response), rates, drawn)[0] == pytest.approx(
+        froc.sensitivity_at(again, rates)
+    )
 
 
 def test_no_marks_is_no_sensitivity() -> None:
@@ -156,3 +158,55 @@ def test_bad_input_is_named() -> None:
         froc.sensitivity_at(froc.match(marks, findings, scans), [-1.0])
     with pytest.raises(InputError, match="groups"):
         froc.free_response_score(froc.match(marks, findings, scans), groups=[0, 1])
+
+
+def _many(n: int) -> tuple[froc.FreeResponse, list[str]]:
+    rng = np.random.default_rng(n)
+    scans = [str(i) for i in range(n)]
+    findings = froc.Points(np.array(scans), rng.uniform(0, 300, (n, 3)), np.full(n, 12.0))
+    names = np.concatenate([scans, rng.choice(scans, 10 * n)])
+    centers = np.concatenate([findings.center_xyz_mm, rng.uniform(0, 300, (10 * n, 3))])
+    score = np.concatenate([rng.normal(1, 1, n), rng.normal(0, 1, 10 * n)]).round(1)
+    return froc.match(froc.Points(names, centers, score), findings, scans), scans
+
+
+def test_band_is_the_interval_at_each_rate() -> None:
+    response, scans = _many(30)
+    groups = [int(s) // 2 for s in scans]
+    score = froc.free_response_score(response, rates=(0.5, 2, 8), resamples=200, seed=4, groups=groups)
+    band = froc.free_response_band(response, rates=(0.5, 2, 8), resamples=200, seed=4, groups=groups)
+    for number, interval in enumerate(score.sensitivity):
+        expected = (interval.value, interval.low, interval.high)
+        assert (band.sensitivity[number], band.low[number], band.high[number]) == pytest.approx(expected)
+    whole = froc.free_response_band(response, resamples=20)
+    assert set(froc.LUNA16_RATES) <= set(whole.rates.round(12))
+    assert (np.diff(whole.sensitivity) >= 0).all()
+
+
+def test_steps_give_the_very_numbers_of_the_whole_curve() -> None:
+    rng = np.random.default_rng(0)
+    rates = np.array([0, 0.1, 0.125, 0.5, 1, 8.0])
+    for _ in range(40):
+        n, scans = int(rng.integers(1, 60)), int(rng.integers(2, 8))
+        score, hit = rng.integers(0, 12, n).astype(float), rng.random(n) < 0.4
+        scan, findings = rng.integers(0, scans, n), rng.integers(0, 6, scans) + 1
+        response = froc.FreeResponse(score, hit, scan, findings, froc.FreeResponseCounts(0, 0, 0, 0, 0, 0, 0, scans))
+        drawn = rng.multinomial(scans, np.full(scans, 1 / scans), 5).astype(np.int32)
+        found = froc._sensitivities(froc._Steps.of(response), rates, drawn)
+        for row, times in zip(found, drawn, strict=True):
+            curve = [(0.0, 0.0)]
+            for least in sorted(set(score), reverse=True):
+                called = times[scan] * (score >= least)
+                curve.append(((called * ~hit).sum() / times.sum(), (called * hit).sum() / (times @ findings)))
+            assert row.tolist() == np.interp(rates, *np.array(curve).T).tolist()
+
+
+def test_few_scans_have_no_interval() -> None:
+    response, _ = _many(9)
+    with pytest.raises(InputError, match="got 9, expected 10 or more"):
+        froc.free_response_score(response, resamples=10)
+    assert froc.free_response_score(response, resamples=10, fewest=2).mean.resamples == 10
+    with pytest.raises(InputError, match="0 resamples"):
+        froc.free_response_score(response, resamples=0)
+    with pytest.raises(InputError, match="level 2"):
+        froc.free_response_band(response, level=2)

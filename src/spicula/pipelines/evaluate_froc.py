@@ -117,8 +117,8 @@ def evaluate_froc(
         The evaluation.
 
     Raises:
-        InputError: A table that cannot be used, no finding in the listed scans, or fewer than ten scans (patients) where
-            ``resamples`` asks for an interval.
+        InputError: A table that cannot be used, no finding in the listed scans, or fewer than ten scans (patients)
+            where ``resamples`` asks for an interval.
 
     References:
         Setio et al. 2017, doi:10.1016/j.media.2017.06.015.
