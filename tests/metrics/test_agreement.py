@@ -111,6 +111,14 @@ def test_fleiss_with_unequal_readers_by_pairs() -> None:
     assert fleiss_kappa(shuffled).value == pytest.approx(found.value)
 
 
+def test_fleiss_published_example_with_missing_ratings() -> None:
+    """Gwet's twelve units and four raters, as R's irrCAC prints them: 0.76117 from 0.81818 and 0.23872."""
+    rows = ["11.1", "2232", "3333", "3333", "2222", "1234", "4444", "1121", "2222", ".555", "..11", "..3."]
+    found = fleiss_kappa([[None if r == "." else int(r) for r in row] for row in rows])
+    assert (found.observed, found.expected, found.value) == pytest.approx((0.81818, 0.23872, 0.76117), abs=5e-6)
+    assert (found.subjects, found.left_out) == (11, 1)
+
+
 @pytest.mark.parametrize(
     ("form", "value", "low", "high"),
     [

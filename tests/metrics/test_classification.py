@@ -36,17 +36,6 @@ def test_weights_are_repeated_rows(data: list[tuple[int, int]], seed: int) -> No
                 assert value == pytest.approx(plain(*again))
 
 
-def test_weighted_counts_are_those_of_repeated_rows() -> None:
-    rng = np.random.default_rng(5)
-    y, score = np.append(rng.integers(0, 2, 48), [0, 1]), rng.integers(0, 9, 50)
-    weights = rng.integers(0, 3, (4, 50))
-    for w, true, false in zip(weights, *c.weighted_counts(weights, y, score), strict=True):
-        at = np.unique(score)[::-1]
-        again_y, again = np.repeat(y, w), np.repeat(score, w)
-        assert true.tolist() == [((again >= t) & (again_y == 1)).sum() for t in at]
-        assert false.tolist() == [((again >= t) & (again_y == 0)).sum() for t in at]
-
-
 @given(rows)
 @settings(max_examples=40, deadline=None)
 def test_auroc_of_inverted_scores_is_the_rest(data: list[tuple[int, int]]) -> None:

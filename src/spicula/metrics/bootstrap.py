@@ -21,7 +21,9 @@ WEIGHTED: dict[Statistic, Weighted] = {auroc: weighted_auroc, auprc: weighted_au
 FEWEST_PATIENTS = 10
 """Patients below which an interval is refused by default: resamples of so few do not stand for new patients."""
 
-_CELLS = 200_000  # rows times resamples held at once: small enough for a processor's cache
+_CELLS = 200_000  # rows times resamples held at once: they fit a processor's cache
+_AT_ONCE = 64  # resamples at once at least, since each lot sorts the scores anew
+_MOST_CELLS = 8_000_000  # unless they would take too much memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,7 @@ def _resampled(
     """The statistic on each resample, chunk after chunk; NaN where it is undefined."""
     n_groups = int(codes.max()) + 1
     weighted = WEIGHTED.get(statistic)
-    chunk = max(1, _CELLS // codes.size)
+    chunk = max(1, _CELLS // codes.size, min(_AT_ONCE, _MOST_CELLS // codes.size))
     for counts in draws(n_groups, resamples=resamples, seed=seed, chunk=chunk):
         if weighted is not None:
             yield weighted(counts[:, codes], *columns)

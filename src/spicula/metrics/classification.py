@@ -152,27 +152,6 @@ def weighted_auprc(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike)
     return np.asarray(np.divide(area, total, out=np.full(area.shape, np.nan), where=defined))
 
 
-def weighted_counts(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """True and false positives at each distinct score, the highest first, under many sets of row weights at once.
-
-    Args:
-        weights: ``[b, n]``, not negative.
-        y: ``[n]`` labels, 0 or 1.
-        score: ``[n]`` scores.
-
-    Returns:
-        float64 ``[b, k]`` true and ``[b, k]`` false positives; the last column holds all positives and all negatives.
-
-    Raises:
-        InputError: See :func:`checked`.
-    """
-    positive, scores = checked(y, score)
-    order, ends = _tie_ends(scores)
-    rows, ranked = np.asarray(weights, dtype=np.float64).T[order], positive[order][:, None]
-    true, called = _running(rows * ranked)[ends + 1], _running(rows)[ends + 1]
-    return true.T, (called - true).T
-
-
 def _running(rows: FloatArray) -> FloatArray:
     """Sum of the first k rows, for k from 0 to all: ``[n, b]`` -> ``[n + 1, b]``."""
     sums = np.zeros((rows.shape[0] + 1, rows.shape[1]))
