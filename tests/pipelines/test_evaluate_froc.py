@@ -326,3 +326,20 @@ def test_no_excluded_finding_in_the_scans_is_fine_where_that_is_allowed(toy: Toy
         toy.evaluate(excluded=elsewhere)
     found = toy.evaluate(excluded=elsewhere, ignore_unknown=True)
     assert (found.counts.irrelevant, found.unknown["excluded"]) == (0, 1)
+
+
+@pytest.mark.shared
+def test_luna16_own_annotations_are_a_perfect_detector(shared: Path, tmp_path: Path) -> None:
+    root = shared / "luna16"
+    lines = (root / "annotations.csv").read_text().split()
+    marks = tmp_path / "detections.csv"
+    marks.write_text("\n".join([HEAD, *(line.rsplit(",", 1)[0] + ",0.5" for line in lines[1:])]) + "\n")
+    found = evaluate_froc(
+        marks, root / "annotations.csv", root / "seriesuids.csv", excluded=root / "annotations_excluded.csv.gz",
+        resamples=20, variants=True,
+    )  # fmt: skip
+    assert (found.cpm, found.interval) == (1.0, (1.0, 1.0))
+    assert (found.counts.true_positives, found.counts.false_positives, found.counts.scans) == (1186, 0, 888)
+    assert all(variant.mean == 1.0 for variant in found.variants)
+    assert any("the curve ends at 0 false positives" in note for note in found.notes)
+    assert any("287 of 888 scans have no detection" in note for note in found.notes)

@@ -357,7 +357,7 @@ def _names(scans: Sequence[str], of_marks: NDArray[np.str_]) -> list[str]:
     names = [str(name) for name in scans]
     if not names or len(set(names)) != len(names):
         raise InputError("scans", got=f"{len(names)}, {len(set(names))} different", expected="one or more, each once")
-    if of_marks.size and not set(np.unique(of_marks).tolist()) & set(names):
+    if of_marks.size and not set(of_marks.tolist()) & set(names):
         raise InputError(
             "marks",
             got=f"scan {str(of_marks[0])!r} and others, none of the set (which has {names[0]!r})",
