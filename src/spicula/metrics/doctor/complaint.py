@@ -53,3 +53,8 @@ def some_of(names: Iterable[object]) -> str:
     listed = [str(name) for name in names]
     shown = ", ".join(repr(name) for name in listed[:_NAMED])
     return shown + (f" and {len(listed) - _NAMED:,} more" if len(listed) > _NAMED else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for a sentence: ``"1 scan"``, ``"96 scans"``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

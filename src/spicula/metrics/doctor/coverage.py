@@ -94,7 +94,8 @@ def coverage_complaints(
     most = float(np.isin(of_list, list(marked)).mean()) if of_list.size else 0.0
     evidence = {"scans": len(listed), "scans_with_detections": len(marked), "best_sensitivity": round(most, 4)}
     with_findings = set(map(str, of_list))
-    if len(listed) >= 20 and marked <= with_findings and len(marked) > 0.9 * len(with_findings):
+    healthy = len(listed) - len(with_findings)
+    if healthy > 0.05 * len(listed) and marked <= with_findings and len(marked) > 0.9 * len(with_findings):
         return (_divisor(len(listed), len(marked), evidence),)
     if len(marked) < _PART * len(listed):
         return (_one_fold(marked, listed, folds, most=most, evidence=evidence),)

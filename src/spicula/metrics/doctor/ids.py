@@ -72,7 +72,7 @@ def match_ids(given: Iterable[str], wanted: Iterable[str], *, what: str, of: str
     left = [name for name in names if name not in targets]
     if not left:
         return IdMatch(found)
-    steps, rewritten = _best_steps(left, [target for target in targets if target not in found])
+    steps, rewritten = _best_steps(left, list(targets))
     counts = {"ids": len(names), "matched": len(found), "matched_after": len(found) + len(rewritten)}
     if rewritten:
         complaint = _changed(steps, rewritten, counts=counts, what=what, of=of, rows=rows)
@@ -112,7 +112,7 @@ def _normal(names: list[str], steps: Iterable[_Step]) -> list[str]:
 
 
 def _under(steps: tuple[_Step, ...], left: list[str], targets: list[str]) -> dict[str, str]:
-    """Ids that equal exactly one target in their normal form, and that target just one of them."""
+    """Ids that equal exactly one target in their normal form."""
     if not steps:
         return {}
     forms = Counter(_normal(targets, steps))
@@ -179,7 +179,7 @@ def _mend(steps: tuple[_Step, ...], rewritten: dict[str, str], *, what: str, of:
     if "leading-zeros" in codes:
         width = max(widths)
         if any(len(name) < len(target) for name, target in rewritten.items()) and len(widths) == 1:
-            return f"read the id of the {what} as text, or pad it: id.zfill({width})"
+            return f"read the id of the {what} as text, or pad it: id.zfill({width}), evaluate froc --pad-ids {width}"
         return f"write the id of the {what} as the {of} does: id.lstrip('0')"
     name, target = next(iter(rewritten.items()))
     hints = {

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
 from spicula.metrics.classification import auroc
-from spicula.metrics.doctor.complaint import Complaint, some_of
+from spicula.metrics.doctor.complaint import Complaint, counted, some_of
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -101,7 +101,7 @@ def _few_patients(patients: Sequence[str]) -> tuple[Complaint, ...]:
     if n >= FEW_PATIENTS:
         return ()
     return (Complaint(
-        "patients.few", "error", f"there are {n} patients: too few for an interval over patients",
+        "patients.few", "error", f"the rows are of {counted(n, 'patient')}: too few for an interval over patients",
         f"give the predictions of {FEW_PATIENTS} patients or more", {"patients": n},
     ),)  # fmt: skip
 
@@ -134,8 +134,8 @@ def _prevalence(y: FloatArray, p: FloatArray) -> tuple[Complaint, ...]:
         return ()
     return (Complaint(
         "probabilities.prevalence", "warning",
-        f"{said} (mean {p.mean():.2f}) while {positives:,} of {n:,} rows ({prevalence:.1%}) are of class 1: they cannot "
-        "be calibrated as they are; the AUROC stands",
+        f"{said} (mean {p.mean():.2f}) while {positives:,} of {n:,} rows ({prevalence:.1%}) are of class 1: they "
+        "cannot be calibrated as they are; the AUROC stands",
         "calibrate on rows with the prevalence of this set (class weights or a balanced sample shift all of them)",
         {"low": low, "high": high, "mean": float(p.mean()), "prevalence": prevalence},
     ),)  # fmt: skip

@@ -58,7 +58,7 @@ class Reading:
         flipped = " and ".join(name for name, sign in zip("xyz", self.signs, strict=True) if sign < 0)
         if flipped:
             parts.append(f"{flipped} flipped" + (" about the volume's middle" if self.frame == "middle" else ""))
-        if self.frame == "world" and self.signs == (-1, -1, 1):
+        if self.frame == "world" and (self.order, self.signs) == _RAS:
             parts.append("RAS in place of LPS")
         meant = {"voxel": "voxel indices", "first voxel": "millimetres from the first voxel, without the origin",
                  "millimetre steps": "voxel indices from the origin, without the spacing"}  # fmt: skip
@@ -72,7 +72,8 @@ class Reading:
         columns = [f"coord{'XYZ'[axis]}" for axis in self.order]
         signed = [("-" if sign < 0 else "") + name for name, sign in zip(columns, self.signs, strict=True)]
         if self.frame == "world":
-            return "write coordX, coordY, coordZ = " + ", ".join(signed)
+            ras = " (evaluate froc: --coords ras)" if (self.order, self.signs) == _RAS else ""
+            return "write coordX, coordY, coordZ = " + ", ".join(signed) + ras
         if self.frame == "middle":
             middle = [f"2 * middle_{axis} - {name}" if sign < 0 else name
                       for axis, name, sign in zip("xyz", columns, self.signs, strict=True)]  # fmt: skip
@@ -85,6 +86,7 @@ class Reading:
 
 
 AS_GIVEN = Reading("world")
+_RAS = ((0, 1, 2), (-1, -1, 1))
 _ORDERS: tuple[tuple[int, int, int], ...] = tuple((a, b, 3 - a - b) for a, b in itertools.permutations(range(3), 2))
 _SIGNS: tuple[tuple[int, int, int], ...] = tuple(itertools.product((1, -1), (1, -1), (1, -1)))
 
@@ -255,7 +257,7 @@ def _misread(trial: _Trial, reading: Reading) -> Complaint:
             "millimetre steps": "no-spacing"}[reading.frame]  # fmt: skip
     if code == "flipped" and reading.order != (0, 1, 2):
         code = "order"
-    elif reading.frame == "world" and reading.signs == (-1, -1, 1):
+    elif reading.frame == "world" and (reading.order, reading.signs) == _RAS:
         code = "ras"
     return Complaint(
         f"places.{code}", "error",
@@ -311,7 +313,8 @@ def _never_negative(marks: Points, nodules: Points) -> Complaint | None:
     return Complaint(
         "places.voxels", "error",
         f"no coordinate of the detections is negative ({spans}, {whole:.0%} of them whole numbers) while "
-        f"{negative:.0%} of the findings' are: they are voxel indices or millimetres from the first voxel, not world millimetres",
+        f"{negative:.0%} of the findings' are: they are voxel indices or millimetres from the first voxel, not "
+        "world millimetres",
         "write world = origin + direction @ (index * spacing), index as x, y, z; give --scans ROOT to have order and "
         "origin tried", {"whole": round(whole, 4), "negative_in_findings": round(negative, 4), "spans": spans},
     )  # fmt: skip

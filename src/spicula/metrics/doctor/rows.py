@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from scipy.spatial import cKDTree
 
-from spicula.metrics.doctor.complaint import Complaint, Severity
+from spicula.metrics.doctor.complaint import Complaint, Severity, counted
 from spicula.metrics.hits import FreeResponse, Points
 
 NEAR_MM = 1.0
@@ -49,7 +49,7 @@ def row_complaints(marks: Points, *, max_marks: int) -> tuple[Complaint, ...]:
         most = max(over, key=lambda place: over[place])
         found.append(Complaint(
             "rows.more-than-limit", "note",
-            f"{len(over):,} scans have more than {max_marks} detections (at most {over[most]:,}, in "
+            f"more than {max_marks} detections in {counted(len(over), 'scan')} (at most {over[most]:,}, in "
             f"{str(names[most])!r}); LUNA16 looks at the surest only", "", {"scans": len(over), "most": over[most]},
         ))  # fmt: skip
     return tuple(found)

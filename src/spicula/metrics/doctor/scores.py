@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -52,11 +53,14 @@ def value_complaints(score: FloatArray) -> tuple[Complaint, ...]:
     return ()
 
 
-def order_complaints(response: FreeResponse) -> tuple[Complaint, ...]:
+def order_complaints(
+    response: FreeResponse, *, turned: Callable[[], FreeResponse] | None = None
+) -> tuple[Complaint, ...]:
     """Whether the scores put hits before false positives.
 
     Args:
         response: Matched detections.
+        turned: Match them again with the sign of the scores turned, for what the score would be.
 
     Returns:
         Inverted scores; scores in no order; a top that is false; many at one score.
@@ -74,13 +78,14 @@ def order_complaints(response: FreeResponse) -> tuple[Complaint, ...]:
     evidence = {"auroc": round(area, 4), "cpm": round(mean, 4), "final_sensitivity": round(final, 4)}
     scores = f"in the end {final:.2f} of the findings are found but the mean of the seven sensitivities is {mean:.2f}"
     if area < 0.5 - 3 * error:
-        flipped = FreeResponse(-response.score, response.hit, response.scan, response.findings, response.counts)
-        other = float(sensitivity_at(flipped).mean())
+        other = float(sensitivity_at(turned()).mean()) if turned is not None else None
+        would = f"; with the sign of the scores turned it would be {other:.2f}" if other is not None else ""
+        after = {} if other is None else {"cpm_turned": round(other, 4)}
         return (Complaint(
             "scores.inverted", "error",
-            f"a false positive scores higher than a hit (AUROC of hits {area:.2f}): {scores}; with the sign of the "
-            f"scores turned it would be {other:.2f}", "write 1 - score (or -score): higher must mean surer",
-            {**evidence, "cpm_turned": round(other, 4)},
+            f"a false positive scores higher than a hit (AUROC of hits {area:.2f}): {scores}{would}",
+            "write 1 - score (or -score): higher must mean surer",
+            {**evidence, **after},
         ),)  # fmt: skip
     if area < _UNORDERED:
         return (Complaint(
