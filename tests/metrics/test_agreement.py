@@ -72,6 +72,20 @@ def test_missing_ratings_are_counted() -> None:
     assert cohen_kappa(["x", "", None, "z"], ["x", "y", "y", "x"]).left_out == 2
 
 
+def test_lists_text_and_arrays_are_one() -> None:
+    a, b = _readers(8)
+    names = np.array(["", "none", "low", "middle", "high", "top"])
+    order = names[1:].tolist()
+    plain = cohen_kappa(a, b, weights="linear")
+    assert cohen_kappa(a.tolist(), b.tolist(), weights="linear") == plain
+    assert cohen_kappa(names[a], names[b].tolist(), weights="linear", classes=order) == plain
+    holed = np.stack([a, b, a], axis=1).astype(float)
+    holed[::3, 1] = np.nan
+    listed = [[None if np.isnan(r) else int(r) for r in row] for row in holed]
+    assert fleiss_kappa(listed) == fleiss_kappa(holed)
+    assert fleiss_kappa([[float("nan"), 1.0, 2.0], [2.0, 2.0, np.nan]]).subjects == 2
+
+
 def test_the_bootstrap_of_kappa_covers_it() -> None:
     a, b = _readers(6)
     interval = bootstrap_interval(
@@ -196,6 +210,10 @@ def test_bad_input_is_named() -> None:
         cohen_kappa([1, 2], [1, 2], weights="square")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="two readers"):
         fleiss_kappa([[1, None], [None, 2]])
+    with pytest.raises(InputError, match="got none"):
+        fleiss_kappa([[None, None], [None, None]])
+    with pytest.raises(InputError, match="subjects, readers"):
+        fleiss_kappa([[1, 2], [1]])  # ragged
     with pytest.raises(InputError, match="not whole"):
         fleiss_kappa_of_counts([[0.5, 1.5]])
     with pytest.raises(InputError, match="subjects, readers"):

@@ -72,7 +72,7 @@ def cohen_kappa(
         >>> round(found.value, 4)
         0.9091
     """
-    first, second = np.asarray(a, dtype=object), np.asarray(b, dtype=object)
+    first, second = _as_ratings(a), _as_ratings(b)
     if first.ndim != 1 or first.shape != second.shape:
         raise InputError("ratings", got=f"shapes {first.shape} and {second.shape}", expected="two [n]")
     codes, k = _coded(np.stack([first, second], axis=1), classes)
@@ -106,10 +106,12 @@ def fleiss_kappa(ratings: ArrayLike, *, classes: Sequence[Hashable] | None = Non
     Raises:
         InputError: As :func:`fleiss_kappa_of_counts`, or a rating is not among ``classes``.
     """
-    table = np.asarray(ratings, dtype=object)
+    table = _as_ratings(ratings)
     if table.ndim != 2:
         raise InputError("ratings", got=f"shape {table.shape}", expected="[subjects, readers]")
     codes, k = _coded(table, classes)
+    if not (codes >= 0).any():
+        raise InputError("ratings", got="none", expected="subjects that two readers rated")
     counts = np.stack([np.count_nonzero(codes == j, axis=1) for j in range(k)], axis=1)
     return fleiss_kappa_of_counts(counts)
 
@@ -160,18 +162,35 @@ def _kappa(observed: float, expected: float, subjects: int, left_out: int) -> Ka
     return Kappa((observed - expected) / (1 - expected), observed, expected, subjects, left_out)
 
 
-def _coded(ratings: NDArray[np.object_], classes: Sequence[Hashable] | None) -> tuple[NDArray[np.intp], int]:
+def _as_ratings(ratings: ArrayLike) -> NDArray[np.generic]:
+    """Numeric arrays as they are (a bootstrap codes them many times), anything else as objects."""
+    if isinstance(ratings, np.ndarray) and ratings.dtype.kind in "biuf":
+        return ratings
+    return np.asarray(ratings, dtype=object)
+
+
+def _coded(ratings: NDArray[np.generic], classes: Sequence[Hashable] | None) -> tuple[NDArray[np.intp], int]:
     """Place of each rating's category, -1 where there is none; and how many categories there are."""
-    missing = np.array([r is None or r != r or r == "" for r in ratings.ravel()], dtype=np.bool_).reshape(ratings.shape)
-    names = sorted(set(ratings[~missing].tolist())) if classes is None else list(classes)
+    values, inverse = np.unique(ratings, return_inverse=True) if ratings.dtype.kind != "O" else _unique(ratings)
+    missing = np.array([v is None or v != v or v == "" for v in values.tolist()], dtype=np.bool_)
+    names = sorted(values[~missing].tolist()) if classes is None else list(classes)
     place = {name: number for number, name in enumerate(names)}
-    codes = np.full(ratings.shape, -1, dtype=np.intp)
-    for subject, reader in np.argwhere(~missing):
-        rating = ratings[subject, reader]
-        if rating not in place:
-            raise InputError(f"rating {reader} of subject {subject}", got=rating, expected=f"one of {names}")
-        codes[subject, reader] = place[rating]
-    return codes, len(names)
+    codes = np.array([-1 if gone else place.get(v, -2) for v, gone in zip(values.tolist(), missing, strict=True)])
+    found = codes.astype(np.intp)[inverse].reshape(ratings.shape)
+    for subject, reader in np.argwhere(found == -2)[:1]:
+        raise InputError(
+            f"rating {reader} of subject {subject}", got=ratings[subject, reader], expected=f"one of {names}"
+        )
+    return found, len(names)
+
+
+def _unique(ratings: NDArray[np.generic]) -> tuple[NDArray[np.object_], NDArray[np.intp]]:
+    """As numpy's, for objects that cannot be sorted among themselves (text beside None)."""
+    place: dict[Hashable, int] = {}
+    inverse = np.array([place.setdefault(value, len(place)) for value in ratings.ravel().tolist()], dtype=np.intp)
+    values = np.empty(len(place), dtype=object)
+    values[:] = list(place)
+    return values, inverse
 
 
 @dataclass(frozen=True, slots=True)
