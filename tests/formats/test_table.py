@@ -41,6 +41,11 @@ def test_aliases_do_not_hide_a_column_of_the_right_name(write):
     assert read_table(path, required=("probability",), aliases={"score": "probability"}).rows[0]["probability"] == "0.5"
 
 
+def test_an_alias_gives_way_to_the_column_itself(write):
+    table = read_table(write("coordX,x\n1.5,7\n"), required=("coordX",), aliases={"x": "coordX"})
+    assert table.columns == ("coordX", "x")
+
+
 def test_a_list_without_a_header(write):
     assert [row["seriesuid"] for row in read_table(write("007\n008\n"), columns=("seriesuid",))] == ["007", "008"]
     assert [row["seriesuid"] for row in read_table(write("seriesuid\n008\n"), columns=("seriesuid",))] == ["008"]

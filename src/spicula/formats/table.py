@@ -201,7 +201,8 @@ def _named(header: Sequence[str], *, required: Sequence[str], aliases: Mapping[s
     """Names of the columns, the required ones in their canonical spelling."""
     canonical = {name.lower(): name for name in required}
     named = [canonical.get(name.lower(), name) for name in header]
-    return [name if name in required else aliases.get(name.lower(), name) for name in named]
+    there = set(named)
+    return [name if (other := aliases.get(name.lower(), name)) in there else other for name in named]
 
 
 def _check_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
