@@ -103,6 +103,16 @@ def test_a_ball_at_an_annotation_is_found_there(tmp_path, direction, compressed)
     volume = case.load_volume()
     middle = volume.geometry.index_to_world(center_of_mass(volume.array_zyx == 900))
     np.testing.assert_allclose(middle, case.findings[0].center_xyz_mm, atol=0.5)
+    assert [state for state, _ in states(list(luna16.verify(tmp_path, deep=True)), "tissue")] == ["ok"]
+
+
+def test_annotations_in_ras_are_told(tmp_path):
+    scan(tmp_path / "subset5" / "1.2.3.mhd", ball=np.array((-181.5, -156.25, -282.0)))
+    (tmp_path / "annotations.csv").write_text(HEADER + "1.2.3,181.5,156.25,-282,8\n")
+    checks = list(luna16.verify(tmp_path))
+    assert states(checks, "places") == [
+        ("broken", "0 of 1 places lie inside their image as LPS, 1 with x and y negated")
+    ]
 
 
 def test_a_real_ct_with_its_nodule(tmp_path, sample_ct):
@@ -117,7 +127,7 @@ def test_a_real_ct_with_its_nodule(tmp_path, sample_ct):
     z, y, x = np.rint(volume.geometry.world_to_index(case.findings[0].center_xyz_mm)).astype(int)
     assert label.array_zyx[z, y, x] > 0
     assert volume.array_zyx[z, y, x] > -200
-    assert not [c for c in luna16.verify(tmp_path, deep=True) if c.what == "scan"]
+    assert not [c for c in luna16.verify(tmp_path, deep=True) if c.what == "image"]
 
 
 def test_the_patient_is_the_series_unless_the_metadata_of_lidc_is_there(root):

@@ -147,7 +147,7 @@ def test_missing_and_broken_scans(root):
     (images / f"{UIDS[0]}.mha").write_bytes(b"nothing")
     (images / f"{UIDS[1]}.mha").rename(images / "1.9.mha")
     found = {(c.state, c.what) for c in luna25.verify(root) if "published" not in c.message}
-    assert found == {("broken", "scan"), ("missing", "scans"), ("warning", "scan")}
+    assert found == {("broken", "image"), ("missing", "scans"), ("warning", "image")}
     first, second = luna25.load_cases(root)
     for case in (first, second):
         with pytest.raises(InputError, match=case.case_id):

@@ -21,6 +21,7 @@ from spicula.core.finding import Case, Finding, Point
 from spicula.core.volume import Volume
 from spicula.datasets.catalog import Check, Description
 from spicula.datasets.luna16_candidates import Candidate, read_candidates
+from spicula.datasets.places import Tally, place_checks, tally_checks
 from spicula.datasets.verification import count_check, parsed_rows, require_folder, table_or_check
 from spicula.formats import metaimage
 from spicula.formats.pixels import check_plausible
@@ -154,7 +155,7 @@ def verify(root: str | Path, *, deep: bool = False) -> Iterator[Check]:
 
     Args:
         root: As for :func:`load_cases`.
-        deep: Read all pixels too (about an hour on one core).
+        deep: Read all pixels too, and look for tissue at each nodule (about an hour on one core).
 
     Returns:
         One Check after the other; a broken file is one of them.
@@ -333,30 +334,27 @@ def _patient_checks(root: Path, listed: Collection[str]) -> Iterator[Check]:
 def _scan_checks(
     root: Path, listed: Collection[str], nodules: list[tuple[str, Point, float | None]], *, deep: bool
 ) -> Iterator[Check]:
-    places: dict[str, list[Point]] = defaultdict(list)
-    for uid, place, _ in nodules:
-        places[uid].append(place)
+    findings: dict[str, list[Finding]] = defaultdict(list)
+    for uid, place, diameter in nodules:
+        findings[uid].append(Finding(str(len(findings[uid]) + 1), place, diameter))
     known = set(listed)
     seen: dict[str, Path] = {}
+    tally = Tally()
     good = 0
-    for _, path in _headers(root):
+    for split, path in _headers(root):
         uid = path.stem
         if uid in seen:
-            yield Check("broken", "scan", f"also in {seen[uid].parent}", path)
+            yield Check("broken", "image", f"also in {seen[uid].parent}", path)
             continue
         seen[uid] = path
         if known and uid not in known:
-            yield Check("warning", "scan", "not one of the scans that seriesuids.csv lists", path)
-        try:
-            geometry = metaimage.look(path)
-            for place in places[uid]:
-                geometry.require_inside(place, what=f"{path}: a nodule")
-            if deep:
-                _load(path, uid, uid)
-            good += 1
-        except InputError as error:
-            yield Check("broken", "scan", str(error), path)
+            yield Check("warning", "image", "not one of the scans that seriesuids.csv lists", path)
+        case = _case(root, uid, (split, path), tuple(findings[uid]), uid)
+        problems = list(place_checks(case, path, deep=deep, tally=tally))
+        good += not any(problem.state == "broken" for problem in problems)
+        yield from problems
+    yield from tally_checks(tally, convention="LPS")
     missing = sorted(known - set(seen))
     if missing:
         yield Check("missing", "scans", f"{len(missing)} of {len(known)} are in no subset folder, first {missing[0]}")
-    yield count_check("scans with a sound header" if not deep else "sound scans", good, 888)
+    yield count_check("sound scans" if deep else "scans with a sound header", good, 888)

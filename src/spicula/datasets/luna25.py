@@ -14,7 +14,6 @@ References:
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ from spicula.core.finding import Case, Finding, Point
 from spicula.core.prediction import Prediction
 from spicula.core.volume import Volume
 from spicula.datasets.catalog import Check, Description
+from spicula.datasets.places import Tally, place_checks, tally_checks
 from spicula.datasets.verification import count_check, parsed_rows, require_folder, table_or_check
 from spicula.formats import metaimage
 from spicula.formats.grand_challenge import read_json, read_points, write_points
@@ -267,7 +267,7 @@ def verify(root: str | Path, *, deep: bool = False) -> Iterator[Check]:
 
     Args:
         root: As for :func:`load_cases`.
-        deep: Read all pixels too (some hours on one core).
+        deep: Read all pixels too, and look for tissue at each nodule (some hours on one core).
 
     Returns:
         One Check after the other; a broken file is one of them.
@@ -376,26 +376,24 @@ def _row_checks(path: Path, rows: Sequence[Annotation]) -> Iterator[Check]:
 
 
 def _scan_checks(images: Path, rows: Sequence[Annotation], *, deep: bool) -> Iterator[Check]:
-    places: dict[str, list[Annotation]] = defaultdict(list)
+    groups: dict[str, list[Annotation]] = {}
     for row in rows:
-        places[row.series_uid].append(row)
+        groups.setdefault(row.series_uid, []).append(row)
+    tally = Tally()
     good, seen = 0, set()
     for path in sorted(images.glob("*.mha")):
         uid = path.stem
         seen.add(uid)
-        if rows and uid not in places:
-            yield Check("warning", "scan", "the table has no nodule of it", path)
-        try:
-            geometry = metaimage.look(path)
-            for row in places.get(uid, ()):
-                geometry.require_inside(row.center_xyz_mm, what=f"{path}: nodule {row.annotation_id}")
-            if deep:
-                _load(path, uid, "", "")
-            good += 1
-        except InputError as error:
-            yield Check("broken", "scan", str(error), path)
-    missing = sorted(set(places) - seen)
+        if rows and uid not in groups:
+            yield Check("warning", "image", "the table has no nodule of it", path)
+        findings = tuple(row.finding() for row in groups.get(uid, ()))
+        case = Case(uid, partial(_load, path, uid, "", ""), findings, uid)
+        problems = list(place_checks(case, path, deep=deep, tally=tally))
+        good += not any(problem.state == "broken" for problem in problems)
+        yield from problems
+    yield from tally_checks(tally, convention="LPS")
+    missing = sorted(set(groups) - seen)
     if missing:
-        message = f"{len(missing)} of {len(places)} are not there, the first {missing[0]}"
+        message = f"{len(missing)} of {len(groups)} are not there, the first {missing[0]}"
         yield Check("missing", "scans", message, images)
     yield count_check("sound scans" if deep else "scans with a sound header", good, 4069, path=images)
