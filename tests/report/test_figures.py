@@ -25,6 +25,7 @@ def lines():
         figures.roc,
         figures.reliability,
         lambda lines: figures.precision_recall(lines, prevalence=0.3),
+        lambda lines: figures.decision(lines, treat_all=Line("all", X, 0.3 - X), prevalence=0.3),
         lambda lines: figures.free_response(lines, rates=(0.125, 1, 8), sensitivity=(0.2, 0.5, 0.9)),
     ],
 )

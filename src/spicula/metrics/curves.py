@@ -37,7 +37,7 @@ def sensitivity_at_rates(y: ArrayLike, score: ArrayLike, *, at: ArrayLike = PLAC
         [0.5, 1.0, 1.0]
     """
     places, points = _checked_places(at), curve(y, score)
-    return np.interp(places, np.append(0, points.false_positive_rate), np.append(0, points.recall))
+    return np.asarray(np.interp(places, np.append(0, points.false_positive_rate), np.append(0, points.recall)))
 
 
 def precision_at_recalls(y: ArrayLike, score: ArrayLike, *, at: ArrayLike = PLACES) -> FloatArray:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from spicula import __version__
 from spicula.core.bundle import sha256_of
@@ -17,6 +15,7 @@ from spicula.metrics.bootstrap import bootstrap_intervals
 from spicula.metrics.calibration import reliability
 from spicula.metrics.classification import FloatArray
 from spicula.metrics.curves import PLACES, precision_at_recalls, sensitivity_at_rates
+from spicula.metrics.decision import decision_curve
 from spicula.metrics.patients import patient_maximum
 from spicula.pipelines.evaluate_classification import Classification, Comparison, Discrimination, between
 from spicula.pipelines.evaluate_froc import FrocEvaluation, band_arrays, free_response_arrays
@@ -211,25 +210,37 @@ def _figures(result: Classification, predictions: Predictions, other: Prediction
     ]
     if result.nodule.calibration:
         lines = [_reliability(name, y, p) for name, y, p, _ in sets if p.min() >= 0 and p.max() <= 1]
-        caption = "Ten bins of equal mass; bars: 95 % Jeffreys intervals, as if rows were independent."
+        caption = "Ten bins of equal mass; bars: 95 % Wilson intervals, as if rows were independent."
         made.append(PageFigure("Reliability", figures.reliability(lines), caption))
+        made.append(_decision(result, predictions))
     return tuple(made)
+
+
+def _decision(result: Classification, predictions: Predictions) -> PageFigure:
+    y, p = predictions.label, predictions.score
+    curve = decision_curve(y, p)
+
+    def benefit(y: NDArray[np.bool_], p: FloatArray) -> FloatArray:
+        return decision_curve(y, p, thresholds=curve.threshold).model
+
+    line = _banded(("acting on the risk", y, p, predictions.patient), benefit, at=curve.threshold, seed=result.seed)
+    everyone = figures.Line("working up all", curve.threshold, curve.treat_all)
+    figure = figures.decision([line], treat_all=everyone, prevalence=curve.prevalence)
+    caption = "True positives a nodule, less false ones at the threshold's odds. Band: pointwise 95 % over patients."
+    return PageFigure("Decision curve", figure, caption)
 
 
 Set = tuple[str, NDArray[np.bool_], FloatArray, NDArray[np.generic]]
 
 
-def _banded(one: Set, curve: Callable[..., FloatArray], *, seed: int) -> figures.Line:
+def _banded(one: Set, curve: Callable[..., FloatArray], *, at: FloatArray = PLACES, seed: int) -> figures.Line:
     name, y, score, patients = one
-    read = partial(curve, at=PLACES)
-    band = bootstrap_intervals(read, (y, score), patients, resamples=BAND_RESAMPLES, seed=seed)
+    band = bootstrap_intervals(curve, (y, score), patients, resamples=BAND_RESAMPLES, seed=seed)
     value, low, high = (np.array([getattr(one, part) for one in band]) for part in ("value", "low", "high"))
-    return figures.Line(name, PLACES, value, low, high)
+    return figures.Line(name, at, value, low, high)
 
 
 def _reliability(name: str, y: NDArray[np.bool_], p: FloatArray) -> figures.Line:
     found = reliability(y, p)
-    hits = found.observed * found.count
-    low = beta.ppf(0.025, hits + 0.5, found.count - hits + 0.5)
-    high = beta.ppf(0.975, hits + 0.5, found.count - hits + 0.5)
+    low, high = found.band()
     return figures.Line(name, found.predicted, found.observed, low, high, found.count)

@@ -104,6 +104,27 @@ def reliability(lines: Sequence[Line]) -> Any:
     return figure
 
 
+def decision(lines: Sequence[Line], *, treat_all: Line, prevalence: float) -> Any:
+    """Net benefit over threshold probabilities, with those of treating all and none.
+
+    Args:
+        lines: x threshold probability, y net benefit.
+        treat_all: Of working up everyone.
+        prevalence: Net benefit of a perfect model; the upper end of the axis.
+
+    Returns:
+        A matplotlib ``Figure``.
+    """
+    figure, axes = _axes("Threshold probability", "Net benefit", size=(4.6, 4.4))
+    axes.set(xlim=(0, 1), ylim=(-0.15 * prevalence, 1.05 * prevalence))
+    axes.axhline(0, color="#9aa3ab", lw=0.8, zorder=1)
+    axes.plot(treat_all.x, treat_all.y, color="#9aa3ab", lw=1.2, ls=(0, (4, 3)), label=treat_all.label, zorder=1)
+    for color, line in zip(_colors(lines), lines, strict=True):
+        _draw(axes, line, color)
+    axes.legend(loc="upper right")
+    return figure
+
+
 def free_response(lines: Sequence[Line], *, rates: Sequence[float], sensitivity: Sequence[float]) -> Any:
     """Free-response curve on a logarithmic axis of false positives a scan, with the points that are scored.
 
