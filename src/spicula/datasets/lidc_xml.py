@@ -159,6 +159,11 @@ def find_archive(root: Path) -> Path | None:
     return found[0] if found else None
 
 
+def has_readings(root: Path) -> bool:
+    """Tell whether a folder holds an archive of reading files, or a file whose name ends in ``.xml``."""
+    return find_archive(root) is not None or any(path.suffix.lower() == ".xml" for path in root.rglob("*"))
+
+
 def reading_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """Every reading file, as it is.
 

@@ -65,13 +65,30 @@ def read_series(series: Series, *, gaps: Gaps = "error", tilt: Tilt = "error") -
     array, pixel_notes = _pixels(series, kind, plan.sources)
     notes += pixel_notes
     array = plan.fill(array)
-    affine = _affine(kind, stack)
-    geometry = Geometry(array.shape, affine, series.frame_of_reference_uid)
+    geometry = series_grid(series)
     instances = plan.instances
     if stack.is_sheared and tilt == "resample":
         array, geometry = upright(array, geometry, outside_hu=AIR_HU)
         instances = (None,) * array.shape[0]
     return Volume(array, geometry, series.series_uid, _acquisition(series, instances), tuple(notes))
+
+
+def series_grid(series: Series) -> Geometry:
+    """The grid that a series' slices fill, from its headers alone; sheared where they are.
+
+    Args:
+        series: As from ``find_series``.
+
+    Returns:
+        The grid of the volume that :func:`read_series` gives, unless it resamples a tilted one.
+
+    Raises:
+        InputError: The series has no stack of slices.
+    """
+    stack, kind = series.stack, series.kind
+    if stack is None or kind is None:
+        raise InputError(series.name, got="no stack of slices", expected="a series from find_series")
+    return Geometry((stack.grid_size, kind.rows, kind.cols), _affine(kind, stack), series.frame_of_reference_uid)
 
 
 def _check_broken(series: Series, gaps: Gaps, notes: list[str]) -> None:
