@@ -13,7 +13,7 @@ from scipy.ndimage import center_of_mass
 
 from spicula.core.errors import InputError
 from spicula.datasets import luna16
-from spicula.datasets.catalog import Check, dataset
+from spicula.datasets.catalog import Check
 from spicula.formats import nrrd
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
@@ -76,7 +76,7 @@ def test_scans_come_in_the_order_of_the_folds_with_and_without_nodules(root):
     assert [(f.id, f.center_xyz_mm, f.diameter_mm) for f in first] == [
         ("1", (-185.0, -158.0, -280.0), 5.5), ("2", (-180.0, -155.0, -290.0), 4.25)
     ]  # fmt: skip
-    assert dataset("luna16").DESCRIPTION.scans == 888
+    assert luna16.DESCRIPTION.scans == 888
 
 
 def test_every_scan_is_read_where_itk_puts_it(root):
