@@ -1,0 +1,161 @@
+"""A data set in another layout: the job behind ``spicula dataset export``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from spicula.core.errors import InputError
+from spicula.core.files import folder_written_aside
+from spicula.core.finding import Case
+from spicula.core.volume import Volume
+from spicula.datasets.catalog import dataset
+from spicula.datasets.export_coco import ANNOTATIONS, Bits, Export, file_stem, write_coco
+from spicula.datasets.export_nndetection import write_nndetection
+from spicula.datasets.nodule_csv import write_nodules
+from spicula.datasets.places import has_place
+from spicula.formats import find_scans, write_nifti
+from spicula.pipelines.describe_dataset import existing
+
+Layout: TypeAlias = Literal["nodule-csv", "coco", "nndetection"]
+
+TABLE, RECORD, SKIPPED = "nodules.csv", "export.json", "skipped.csv"
+"""The table of a nodule CSV; what was done; what was left out, with the reason."""
+
+
+def export(
+    name: str,
+    root: Path,
+    *,
+    layout: Layout,
+    out: Path,
+    bits: Bits = 16,
+    task_number: int = 100,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Write a data set in another layout; the folder is filled whole or not at all, one volume in memory at a time.
+
+    Args:
+        name: Of the data set.
+        root: Its folder.
+        layout: ``"nodule-csv"`` (one table in LPS mm; images stay where they are, and are written as NIfTI beside
+            the table only where no single file or folder holds them), ``"coco"`` (axial slices as PNG with boxes) or
+            ``"nndetection"`` (NIfTI with instance masks).
+        out: A folder that is not there yet or is empty.
+        bits: Of COCO's PNG files: 16 (HU + 32768) or 8 (a window).
+        task_number: Of nnDetection's task.
+        progress: Called with the number of cases seen.
+
+    Returns:
+        What was written and what was left out, in lines for people.
+
+    Raises:
+        InputError: No such data set, folder or layout; ``out`` holds something; or nothing could be written.
+    """
+    if layout not in get_args(Layout):
+        raise InputError("layout", got=layout, expected=f"one of {', '.join(get_args(Layout))}")
+    about = dataset(name).DESCRIPTION
+    cases = _counted(dataset(name).load_cases(existing(root)), progress)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}", got="something that is there", expected="a new or empty folder")
+    with folder_written_aside(out, replaces=(SKIPPED, RECORD)) as aside:
+        if layout == "coco":
+            done = write_coco(cases, aside, description=about.title, licence=about.licence, bits=bits)
+        elif layout == "nndetection":
+            task = re.sub(r"[^0-9A-Za-z]", "", about.name.title())
+            done = write_nndetection(cases, aside, task=task, number=task_number)
+        else:
+            done = _write_table(cases, aside)
+        if not done.findings:
+            reason = f": {done.skipped[0][2]}" if done.skipped else ""
+            raise InputError(f"{root}: nothing could be written{reason}", hint=f"spicula dataset verify {name} {root}")
+        _write_record(aside, name, layout, done)
+    return _lines(layout, out, done)
+
+
+def _counted(cases: Iterable[Case], progress: Callable[[int], None] | None) -> Iterator[Case]:
+    for number, case in enumerate(cases, start=1):
+        yield case
+        if progress:
+            progress(number)
+
+
+def _write_table(cases: Iterable[Case], folder: Path) -> Export:
+    """The table, with what cannot be in it told."""
+    done = Export()
+    images: dict[int, str] = {}
+
+    def usable() -> Iterator[Case]:
+        for case in cases:
+            for finding in case.findings:
+                if not has_place(finding):
+                    done.skipped.append((case.case_id, finding.id, "its place is not known"))
+            if not any(map(has_place, case.findings)):
+                done.skipped += [] if case.findings else [(case.case_id, "", "no finding, so no row")]
+                continue
+            try:
+                images[id(case)] = _image_of(case, folder, done)
+            except InputError as error:
+                done.skipped.append((case.case_id, "", str(error)))
+                continue
+            done.cases += 1
+            yield case
+
+    done.findings = write_nodules(usable(), folder / TABLE, image_of=lambda case: images.pop(id(case)))
+    return done
+
+
+def _image_of(case: Case, folder: Path, done: Export) -> str:
+    """Where the image of a case is; written beside the table where ``read_volume`` would not read it from there."""
+    volume = case.load_volume()
+    source = Path(volume.acquisition.source) if volume.acquisition.source else None
+    if source is not None and _is_read_from(source, volume):
+        return str(source.resolve())
+    done.images += 1
+    path = write_nifti(folder / "images" / f"{file_stem(case.case_id, number=done.images)}.nii.gz", volume)
+    return path.relative_to(folder).as_posix()
+
+
+def _is_read_from(source: Path, volume: Volume) -> bool:
+    """Whether ``read_volume`` of the path alone gives this volume."""
+    try:
+        scans = find_scans(source)
+    except InputError:
+        return False
+    series = scans[0].series
+    return len(scans) == 1 and (series.series_uid == volume.series_uid if series else not volume.series_uid)
+
+
+def _write_record(folder: Path, name: str, layout: Layout, done: Export) -> None:
+    from spicula import __version__
+
+    with (folder / SKIPPED).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["case_id", "finding_id", "reason"])
+        writer.writerows(done.skipped)
+    record = {
+        "dataset": name,
+        "layout": layout,
+        "spicula": __version__,
+        "cases": done.cases,
+        "findings": done.findings,
+        "images_written": done.images,
+        "findings_as_balls": done.balls,
+        "skipped": len(done.skipped),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _lines(layout: Layout, out: Path, done: Export) -> list[str]:
+    lines = [f"{done.findings:,} findings of {done.cases:,} cases"]
+    if done.balls:
+        lines.append(f"{done.balls:,} of them have no outline and are balls of their diameter")
+    if done.skipped:
+        lines.append(f"{len(done.skipped):,} left out, with the reason: {out / SKIPPED}")
+    if layout == "nodule-csv":
+        return [*lines, f"\nNext: spicula score {out / TABLE} --out predictions.csv"]
+    return [*lines, f"\nWritten: {out / ANNOTATIONS if layout == 'coco' else out}"]
