@@ -39,14 +39,14 @@ DESCRIPTION = Description(
     name="lidc-idri",
     title="LIDC-IDRI (Lung Image Database Consortium and Image Database Resource Initiative)",
     contents="1,018 chest CTs of 1,010 patients. Four radiologists outlined each nodule of 3 mm and more slice by "
-    "slice and rated it in nine traits, malignancy among them: 6,859 annotations, 41,406 outlines, about 2,670 nodules. "
+    "slice and rated it in nine traits, malignancy among them: 6,859 annotations, 41,406 outlines, some 2,670 nodules. "
     "Smaller nodules and other lesions are points. Diagnoses of 157 patients.",
     licence="CC BY 3.0",
     size="125 GB (images), 5 MB (readings)",
     url="https://www.cancerimagingarchive.net/collection/lidc-idri/",
     citation="Armato et al., The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI): "
-    "a completed reference database of lung nodules on CT scans, Medical Physics 38 (2011), doi:10.1118/1.3528204; data "
-    "doi:10.7937/K9/TCIA.2015.LO9QL9SX",
+    "a completed reference database of lung nodules on CT scans, Medical Physics 38 (2011), doi:10.1118/1.3528204; "
+    "data doi:10.7937/K9/TCIA.2015.LO9QL9SX",
     layout=(
         "tcia-lidc-xml.tar.xz      the 1,318 reading files (or LIDC-XML-only.zip, or .xml files at any depth)",
         "LIDC-IDRI/...             optional: the DICOM series, in folders of any layout",

@@ -18,16 +18,11 @@ from numpy.typing import NDArray
 from spicula.core.errors import InputError
 from spicula.core.finding import Case, Finding
 from spicula.core.volume import Mask
+from spicula.datasets.lidc_xml import TRAITS as TRAITS
 from spicula.formats import nifti
 
 TEST_PATIENT = "LIDC-IDRI-0001"
 """Its whole scan is a test: its nodule stays out of everything that is trained or indexed."""
-
-TRAITS = (
-    "subtlety", "internal_structure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture",
-    "malignancy",
-)  # fmt: skip
-"""The readers' ratings in ``Finding.truth``, beside ``label`` (1 malignant, by the source's vote) and ``readers``."""
 
 
 def load_cases(root: Path, *, with_test_patient: bool = False) -> list[Case]:
@@ -38,7 +33,8 @@ def load_cases(root: Path, *, with_test_patient: bool = False) -> list[Case]:
         with_test_patient: Include patient LIDC-IDRI-0001.
 
     Returns:
-        Cases of one Finding each; ``case_id`` is ``PATIENT_NODULE``; ``diameter_mm`` is LUNA16's own.
+        Cases of one Finding each; ``case_id`` is ``PATIENT_NODULE``; ``diameter_mm`` is LUNA16's own; ``truth`` has the
+        readers' ratings (:data:`TRAITS`), ``label`` (1 malignant, by the source's vote) and ``readers``.
 
     Raises:
         InputError: There is no ``nodules.csv``.

@@ -9,22 +9,18 @@ Source: LIDC-IDRI (doi:10.7937/K9/TCIA.2015.LO9QL9SX), CC BY 3.0, reading files 
 from __future__ import annotations
 
 import csv
-import re
-import tarfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
+from spicula.datasets import lidc_xml
 from spicula.datasets.lidc_nodules import TRAITS
 
-_TAGS = tuple("internalStructure" if name == "internal_structure" else name for name in TRAITS)
-_SERIES = re.compile(rb"<SeriesInstanceU[Ii][Dd]>\s*([0-9.]+)\s*<")
-_NAMESPACE = re.compile(rb'xmlns="[^"]*"')
+_NONE = np.empty((0, 2), dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,39 +48,28 @@ def load_readings(archive: Path, series_uids: Collection[str]) -> dict[str, list
         series_uids: Which series.
 
     Returns:
-        By series UID; a reading that is in two files is kept once.
+        By series UID; of a series that is in several files, the first one's.
 
     Raises:
         InputError: There is no such file.
     """
     if not archive.is_file():
         raise InputError(f"{archive}: no such file", hint="name the folder that holds lidc_xml/tcia-lidc-xml.tar.xz")
-    found: dict[str, list[Reading]] = {}
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            stream = tar.extractfile(member) if member.isfile() and member.name.endswith(".xml") else None
-            if stream is None:
-                continue
-            content = stream.read()
-            uid = _SERIES.search(content)
-            if uid is None or uid.group(1).decode() not in series_uids:
-                continue
-            readings = found.setdefault(uid.group(1).decode(), [])
-            readings += [reading for reading in _parse(content) if reading not in readings]
-    return found
+    return {
+        reading.series_uid: [_reading(mark) for mark in reading.marks if len(mark.ratings) and _points(mark).size]
+        for reading in lidc_xml.load_readings(archive, series_uids=series_uids)
+    }
 
 
-def _parse(content: bytes) -> Iterator[Reading]:
-    root = ElementTree.fromstring(_NAMESPACE.sub(b"", content, count=1))
-    for number, session in enumerate(root.iter("readingSession")):
-        for nodule in session.findall("unblindedReadNodule"):
-            ratings = [nodule.findtext(f"characteristics/{tag}") for tag in _TAGS]
-            rois = [r for r in nodule.findall("roi") if (r.findtext("inclusion") or "TRUE").upper() == "TRUE"]
-            heights = [float(roi.findtext("imageZposition") or "nan") for roi in rois]
-            x, y = ([float(e.text or "nan") for roi in rois for e in roi.iter(tag)] for tag in ("xCoord", "yCoord"))
-            if x and None not in ratings:
-                votes = tuple(int(rating) for rating in ratings if rating is not None)
-                yield Reading(number, (float(np.mean(y)), float(np.mean(x))), (min(heights), max(heights)), votes)
+def _reading(mark: lidc_xml.Mark) -> Reading:
+    x, y = _points(mark).mean(axis=0).tolist()
+    heights = [outline.z_mm for outline in mark.outlines if outline.inside]
+    return Reading(mark.reader, (y, x), (min(heights), max(heights)), mark.ratings)
+
+
+def _points(mark: lidc_xml.Mark) -> lidc_xml.Points:
+    """All points of the outlines that are no holes, ``[n, 2]``."""
+    return np.concatenate([outline.points_xy for outline in mark.outlines if outline.inside] or [_NONE])
 
 
 def load_ratings(
