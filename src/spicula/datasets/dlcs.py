@@ -35,8 +35,8 @@ DESCRIPTION = Description(
     title="Duke Lung Cancer Screening data set 2024 (DLCS24)",
     contents="1,613 low-dose screening chest CTs of as many patients (2015 to 2021) with 2,487 nodules: a box around "
     "each, found by a detector and accepted by the report or drawn by hand, and whether it was lung cancer.",
-    licence="CC BY-NC 4.0 by the authors' tools; read the page of the version you fetch",
-    size="ten archives; roughly 150 GB unpacked (an estimate from 1,613 compressed volumes)",
+    licence="CC BY-NC 4.0 (read the page of the version you fetch)",
+    size="roughly 150 GB (our estimate)",
     url="https://doi.org/10.5281/zenodo.13799069",
     citation="Wang et al., The Duke Lung Cancer Screening (DLCS) dataset: a reference dataset of annotated low-dose "
     "screening thoracic CT, Radiology: Artificial Intelligence 7 (2025) e240248, doi:10.1148/ryai.240248",

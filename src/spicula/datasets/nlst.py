@@ -48,8 +48,8 @@ DESCRIPTION = Description(
     contents="73,118 low-dose screening CTs of 26,254 participants in up to three yearly rounds; 177,500 noted "
     "abnormalities without coordinates, about 2,100 lung cancers with days to diagnosis. Readings made since add "
     "places and semantic features (938 CTs, 1,261 nodules in arXiv 2504.21344).",
-    licence="images CC BY 4.0 (TCIA); full tables on approved request (CDAS), those of the Imaging Data Commons CC BY",
-    size="11.3 TB; the tables 70 MB",
+    licence="images CC BY 4.0; the tables of CDAS on an approved request",
+    size="11.3 TB (tables 70 MB)",
     url="https://www.cancerimagingarchive.net/collection/nlst",
     citation="National Lung Screening Trial Research Team, Reduced lung-cancer mortality with low-dose computed "
     "tomographic screening, N. Engl. J. Med. 365 (2011) 395-409, doi:10.1056/NEJMoa1102873; data "
