@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import SimpleITK as sitk
 from scipy.ndimage import center_of_mass
 
 from spicula.core.errors import InputError
-from spicula.datasets import luna16
+from spicula.datasets import lidc_nodules, luna16
 from spicula.datasets.catalog import Check
-from spicula.formats import nrrd
+from spicula.formats import nifti, nrrd
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
@@ -301,3 +302,32 @@ def test_the_published_scans_are_of_887_patients(shared, tmp_path):
     assert len(set(patients)) == 887
     assert patients.count("LIDC-IDRI-0332") == 2
     assert ("ok", "887, as published") in states(list(luna16.verify(tmp_path)), "patients")
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_published_annotation_of_a_real_scan_lies_in_the_nodule_that_readers_outlined(shared, tmp_path):
+    with tarfile.open(shared / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    reader = sitk.ImageSeriesReader()
+    (uid,) = reader.GetGDCMSeriesIDs(str(tmp_path / "LIDC-IDRI-0001"))
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "LIDC-IDRI-0001"), uid))
+    root = tmp_path / "luna16"
+    (root / "subset0").mkdir(parents=True)
+    sitk.WriteImage(reader.Execute(), root / "subset0" / f"{uid}.mhd", useCompression=True)
+    for name in ("annotations.csv", "seriesuids.csv", "annotations_excluded.csv.gz"):
+        (root / name).symlink_to(shared / "luna16" / name)
+    (case,) = luna16.load_cases(root, subsets=[0])
+    volume = case.load_volume()
+    (finding,) = case.findings
+    outline = lidc_nodules.load_mask(shared / "lidc_nodules", "LIDC-IDRI-0001_1")
+    assert outline.array_zyx[tuple(np.rint(outline.geometry.world_to_index(finding.center_xyz_mm)).astype(int))]
+    inside = outline.geometry.index_to_world(np.argwhere(outline.array_zyx))
+    np.testing.assert_allclose(finding.center_xyz_mm, inside.mean(axis=0), atol=2)
+    small = nifti.read(shared / "lidc_nodules" / "image" / "LIDC-IDRI-0001_1.nii.gz")
+    index = volume.geometry.world_to_index(inside)
+    np.testing.assert_allclose(index, np.rint(index), atol=0.02)
+    values = volume.array_zyx[tuple(np.rint(index).astype(int).T)]
+    np.testing.assert_array_equal(values, small.array_zyx[outline.array_zyx])
+    checks = [c for c in luna16.verify(root, deep=True) if c.what in ("image", "places", "tissue")]
+    assert [c.state for c in checks] == ["ok", "ok"]
