@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,25 @@ def test_absent_files_are_named(tmp_path):
     with pytest.raises(InputError, match="CalibrationSet_NoduleData"):
         lungx.load_cases(tmp_path)
     assert {check.state for check in lungx.verify(tmp_path)} == {"missing"}
+
+
+@pytest.mark.shared
+def test_a_real_scan_in_the_archive_s_layout(shared, tmp_path):
+    """LIDC-IDRI-0001 in a LUNGx folder: its 23 mm nodule at (56.21, 86.34, -115.87), given as pixel and image."""
+    folder = tmp_path / "LUNGx-CT001" / "01-01-2000-CT" / "1.000-chest"
+    folder.mkdir(parents=True)
+    with tarfile.open(shared / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
+        for member in archive:
+            if member.name.endswith(".dcm"):
+                (folder / Path(member.name).name).write_bytes(archive.extractfile(member).read())
+    slices = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir())]
+    near = min(slices, key=lambda item: abs(float(item.ImagePositionPatient[2]) + 115.87))
+    by_height = sorted(slices, key=lambda item: float(item.ImagePositionPatient[2]))
+    assert near.InstanceNumber != by_height.index(near) + 1  # numbered from the head
+    mm = float(near.PixelSpacing[0])
+    x, y = (round((value - float(near.ImagePositionPatient[i])) / mm) + 1 for i, value in ((0, 56.21), (1, 86.34)))
+    sheets(tmp_path, TestSet=[["LUNGx-CT001", 1, f"{x}, {y}", int(near.InstanceNumber), "Primary lung cancer"]])
+    case = list(lungx.load_cases(tmp_path))[1]
+    np.testing.assert_allclose(case.findings[0].center_xyz_mm, (56.21, 86.34, -115.87), atol=1.26)
+    states = {(check.state, check.what) for check in lungx.verify(tmp_path, deep=True)}
+    assert {("ok", "places"), ("ok", "tissue")} <= states

@@ -144,7 +144,7 @@ def test_run_lengths_are_those_of_pycocotools():
 
 def test_an_nndetection_task(root, tmp_path):
     lines = export("nodule-csv", root, layout="nndetection", out=tmp_path / "out")
-    assert "3 of them have no outline" in lines[1]
+    assert lines[1] == "without an outline, so balls of their diameter: 3"
     task = tmp_path / "out" / "Task100_NoduleCsv"
     facts = json.loads((task / "dataset.json").read_text())
     assert facts["task"] == "Task100_NoduleCsv"
@@ -246,3 +246,31 @@ def test_one_volume_is_in_memory_at_a_time(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * 2 * np.prod(shape)
+
+
+@pytest.mark.shared
+def test_real_outlines_survive(shared, tmp_path):
+    from spicula.datasets import lidc_nodules
+
+    root = shared / "lidc_nodules"
+    some = lidc_nodules.load_cases(root)[::200]
+    cases = [
+        replace(case, findings=(replace(case.findings[0], mask=lidc_nodules.load_mask(root, case.case_id)),))
+        for case in some
+    ]
+    done = write_nndetection(cases, tmp_path / "nn", task="T")
+    assert (done.cases, done.balls, done.skipped) == (len(some), 0, [])
+    coco = write_coco(cases, tmp_path / "coco", description="", licence="CC BY 3.0")
+    whole = json.loads((tmp_path / "coco" / "annotations.json").read_text())
+    assert coco.findings == len(some)
+    labels = sorted((tmp_path / "nn" / "Task100_T" / "raw_splitted" / "labelsTr").glob("*.nii.gz"))
+    for case, path in zip(cases, labels, strict=True):
+        mask = case.findings[0].mask
+        found = nibabel.load(path)
+        assert (np.asarray(found.dataobj) > 0).sum() == mask.array_zyx.sum()
+        ras = nibabel.affines.apply_affine(found.affine, np.argwhere(np.asarray(found.dataobj) > 0)).mean(axis=0)
+        expected = mask.geometry.index_to_world(np.argwhere(mask.array_zyx)).mean(axis=0)
+        np.testing.assert_allclose(ras * (-1, -1, 1), expected, atol=1e-3)
+        images = {image["id"] for image in whole["images"] if image["case_id"] == case.case_id}
+        areas = [a["area"] for a in whole["annotations"] if a["image_id"] in images]
+        assert sum(areas) == mask.array_zyx.sum()

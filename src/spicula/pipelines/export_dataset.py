@@ -151,11 +151,15 @@ def _write_record(folder: Path, name: str, layout: Layout, done: Export) -> None
 
 
 def _lines(layout: Layout, out: Path, done: Export) -> list[str]:
-    lines = [f"{done.findings:,} findings of {done.cases:,} cases"]
+    lines = [f"{_several(done.findings, 'finding')} of {_several(done.cases, 'case')}"]
     if done.balls:
-        lines.append(f"{done.balls:,} of them have no outline and are balls of their diameter")
+        lines.append(f"without an outline, so balls of their diameter: {done.balls:,}")
     if done.skipped:
         lines.append(f"{len(done.skipped):,} left out, with the reason: {out / SKIPPED}")
     if layout == "nodule-csv":
         return [*lines, f"\nNext: spicula score {out / TABLE} --out predictions.csv"]
     return [*lines, f"\nWritten: {out / ANNOTATIONS if layout == 'coco' else out}"]
+
+
+def _several(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
