@@ -1,9 +1,9 @@
 """Findings as boxes on axial slices, in the layout of COCO: one image for each slice that a finding touches.
 
-Pixels run to the patient's left and to the back and slices count from the feet, whatever the axes of the file. At 16 bits a pixel is HU + 32768, as
-in DeepLesion, and nothing is lost but fractions of a HU; at 8 bits it is a window of HU. ``info`` says which. A box
-covers whole pixels: x and y are the outer edges of its first column and row. Where a finding has no outline its
-pixels are those of a ball of its diameter, and ``mask_source`` says ``ball``.
+Pixels run to the patient's left and to the back and slices count from the feet, whatever the axes of the file. At 16
+bits a pixel is HU + 32768, as in DeepLesion, and nothing is lost but fractions of a HU; at 8 bits it is a window of
+HU. ``info`` says which. A box covers whole pixels: x and y are the outer edges of its first column and row. Where a
+finding has no outline its pixels are those of a ball of its diameter, and ``mask_source`` says ``ball``.
 
 References:
     https://cocodataset.org/#format-data; Lin et al., arXiv 1405.0312.
