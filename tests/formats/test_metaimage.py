@@ -126,3 +126,35 @@ def test_four_dimensions_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match="4-D data"):
         metaimage.read(put(tmp_path / "a.mha", header, bytes(240)))
+
+
+@ANY
+@given(turns, orders, flips, st.sampled_from([".mha", ".mhd"]), st.booleans())
+def test_a_look_at_the_header_gives_the_grid(tmp_path, image, turn, order, flip, ending, compressed):
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image(turn, order, flip), path, useCompression=compressed)
+    assert metaimage.look(path) == metaimage.read(path).geometry
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("ending", [".mha", ".mhd"])
+def test_a_look_sees_that_data_are_cut_short(tmp_path, image, ending, compressed):
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image(), path, useCompression=compressed)
+    data = next((p for p in tmp_path.iterdir() if p.suffix in (".raw", ".zraw")), path)
+    data.write_bytes(data.read_bytes()[:-9])
+    for read in (metaimage.look, metaimage.read):
+        with pytest.raises(InputError, match="cut short"):
+            read(path)
+
+
+def test_compressed_data_whose_end_was_overwritten_are_refused(tmp_path):
+    values = np.full((20, 24, 28), -850, np.int16)
+    values[:, 18:] = 40
+    sitk.WriteImage(sitk.GetImageFromArray(values), tmp_path / "a.mhd", useCompression=True)
+    data = tmp_path / "a.zraw"
+    content = data.read_bytes()
+    for keep in range(len(content) - 6, 0, -7):
+        data.write_bytes(content[:keep] + bytes(len(content) - keep))
+        with pytest.raises(InputError, match=r"a\.zraw cannot be read"):
+            metaimage.read(tmp_path / "a.mhd")
