@@ -1,0 +1,278 @@
+"""Ours beside a paper's numbers, on the data that is there: the job behind ``spicula evaluate paper``.
+
+What can be run is run, whatever the data; where it is not the paper's data, the row says so. What cannot be run is
+listed with what it would take. The record holds all that is needed to get the same numbers again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spicula.core.errors import InputError
+from spicula.core.files import written_aside
+from spicula.papers import IntervalKind, Paper, Published, paper
+from spicula.pipelines.run_folder import versions
+
+SCHEMA = "spicula-paper/1"
+"""Version of the record; a key that changes its meaning or goes away raises it."""
+
+RESAMPLES = 10_000
+"""Of the bootstrap over patients, as the first of the papers draws."""
+
+RESULTS = Path("benchmarks/results")
+"""Where a record goes if this folder is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """One of our numbers.
+
+    Args:
+        value: The number.
+        low: Lower end of its 95 % interval; None where it has none.
+        high: Upper end.
+        interval: What the interval is made of.
+        sd: Standard deviation over folds.
+        n: Cases behind it.
+        n_positive: Positives among them.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    interval: IntervalKind = ""
+    sd: float | None = None
+    n: int | None = None
+    n_positive: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A published number and ours.
+
+    Args:
+        part: Heading that rows are shown under.
+        what: What ours is.
+        published: The printed number; None for one that the paper does not have.
+        metric: As :attr:`spicula.papers.Published.metric`.
+        ours: Our number.
+        same_data: Whether it is from the paper's own data.
+        note: What a reader must know of this row.
+    """
+
+    part: str
+    what: str
+    published: Published | None
+    metric: str
+    ours: Ours
+    same_data: bool
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published value; None where there is none."""
+        if self.published is None or self.published.value is None:
+            return None
+        return self.ours.value - self.published.value
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """Published numbers that nothing was run for.
+
+    Args:
+        where: Tables and sections.
+        model: Of whom.
+        dataset: On what.
+        numbers: How many.
+        reason: Why not.
+        would_take: What would make them run.
+    """
+
+    where: tuple[str, ...]
+    model: str
+    dataset: str
+    numbers: int
+    reason: str
+    would_take: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a job brings back.
+
+    Args:
+        rows: In the order they are shown.
+        notes: What a reader must know of all of them, the loudest first.
+        splits: By name, the hash of which patient was in which fold.
+        inputs: By path within the data, the SHA-256 of each file read.
+        facts: Whatever else shall be kept, as plain JSON values.
+        missing: What could not be run and why.
+    """
+
+    rows: tuple[Compared, ...] = ()
+    notes: tuple[str, ...] = ()
+    splits: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PaperEvaluation:
+    """Ours beside a paper's numbers.
+
+    Args:
+        paper: The paper.
+        ran: What was run.
+        not_run: The other numbers.
+        seed: Of all that is drawn.
+        resamples: Of the bootstrap over patients.
+        versions: Of the packages, and the commit.
+    """
+
+    paper: Paper
+    ran: Ran
+    not_run: tuple[NotRun, ...]
+    seed: int
+    resamples: int
+    versions: dict[str, str]
+
+
+Job = Callable[[Paper, Path, int, int], Ran]
+
+
+def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESAMPLES) -> PaperEvaluation:
+    """Run what can be run of a paper on the data that is there.
+
+    Args:
+        key: As :func:`spicula.papers.paper_keys` lists it.
+        data: Folder with data sets in it (``lidc_xml``, ``lungx``, ``luna16`` ...), or one of these.
+        seed: Of splits and draws.
+        resamples: Of the bootstrap over patients.
+
+    Returns:
+        The comparison. A paper that nothing can be run of has no rows and says what each would take.
+
+    Raises:
+        InputError: No such paper or folder, or a file of a data set that is there is broken.
+        MissingExtraError: A row needs an extra that is not installed.
+    """
+    from spicula.pipelines.paper_jobs import JOBS, needs
+
+    found = paper(key)
+    if not data.is_dir():
+        raise InputError(f"{data}: no such folder", hint="name the folder that holds the data sets with --data")
+    jobs: Sequence[Job] = JOBS.get(key, ())
+    ran = _joined([job(found, data, seed, resamples) for job in jobs])
+    done = {id(row.published) for row in ran.rows if row.published is not None}
+    groups: dict[tuple[str, str], list[Published]] = {}
+    for number in found.numbers:
+        if id(number) not in done:
+            groups.setdefault((number.model, number.dataset), []).append(number)
+    not_run = []
+    for (model, dataset), numbers in groups.items():
+        reason, would_take = needs(key, model, dataset)
+        where = tuple(dict.fromkeys(number.where for number in numbers))
+        not_run.append(NotRun(where, model, dataset, len(numbers), reason, would_take))
+    return PaperEvaluation(found, ran, tuple(not_run), seed, resamples, versions())
+
+
+def record_path(key: str) -> Path:
+    """Where the record of a paper goes unless another file is named."""
+    return (RESULTS if RESULTS.is_dir() else Path()) / f"paper-{key}.json"
+
+
+def to_record(evaluation: PaperEvaluation) -> dict[str, Any]:
+    """The comparison as plain JSON values."""
+    ran, about = evaluation.ran, evaluation.paper
+    rows = [{**asdict(row), "difference": _rounded(row.difference)} for row in ran.rows]
+    for row in rows:
+        row["ours"] = {name: _rounded(value) for name, value in row["ours"].items()}
+    return {
+        "schema": SCHEMA,
+        "paper": {"key": about.key, "title": about.title, "arxiv": about.arxiv, "doi": about.doi},
+        "rows": rows,
+        "notes": list(ran.notes),
+        "missing": list(ran.missing),
+        "not_run": [asdict(group) for group in evaluation.not_run],
+        "absent": list(about.absent),
+        "caveats": list(about.caveats),
+        "seed": evaluation.seed,
+        "resamples": evaluation.resamples,
+        "splits": ran.splits,
+        "inputs": ran.inputs,
+        "facts": ran.facts,
+        "versions": evaluation.versions,
+    }
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON, whole or not at all."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def lines(evaluation: PaperEvaluation) -> list[str]:
+    """The comparison as text: the notes, a table under each heading, and what was not run."""
+    about, ran = evaluation.paper, evaluation.ran
+    text = [f"{about.title} ({about.key})"]
+    text += [f"!! {note}" for note in ran.notes]
+    for part in dict.fromkeys(row.part for row in ran.rows):
+        cells = [_cells(row) for row in ran.rows if row.part == part]
+        text += ["", part, *_table([("", "metric", "ours", "published", "difference"), *cells])]
+    if ran.missing:
+        text += ["", "Not run for what is missing here:", *(f"  {what}" for what in ran.missing)]
+    if evaluation.not_run:
+        text += ["", f"Not run: {sum(group.numbers for group in evaluation.not_run)} published numbers"]
+        for reason, would_take in dict.fromkeys((group.reason, group.would_take) for group in evaluation.not_run):
+            groups = [group for group in evaluation.not_run if (group.reason, group.would_take) == (reason, would_take)]
+            datasets = ", ".join(dict.fromkeys(group.dataset for group in groups))
+            models = "; ".join(dict.fromkeys(group.model or "the data" for group in groups))
+            text += [f"  {datasets}, {sum(group.numbers for group in groups)} numbers ({models})", f"    {reason}"]
+            text += [f"    It would take: {would_take}"] if would_take else []
+    return text
+
+
+def _joined(parts: Sequence[Ran]) -> Ran:
+    return Ran(
+        tuple(row for part in parts for row in part.rows),
+        tuple(note for part in parts for note in part.notes),
+        {name: value for part in parts for name, value in part.splits.items()},
+        {name: value for part in parts for name, value in part.inputs.items()},
+        {name: value for part in parts for name, value in part.facts.items()},
+        tuple(what for part in parts for what in part.missing),
+    )
+
+
+def _cells(row: Compared) -> tuple[str, ...]:
+    published = row.published
+    count = row.metric in {"cases", "nodules"}
+    theirs = "" if published is None else _number(published.value, published.low, published.high, count=count)
+    ours = _number(row.ours.value, row.ours.low, row.ours.high, count=count)
+    apart = row.difference
+    difference = "" if apart is None else f"{apart:+.0f}" if count else f"{round(apart, 3) + 0.0:+.3f}"
+    mark = "" if row.same_data or published is None else "  (other data)"
+    return f"  {row.what}", row.metric, ours, theirs, difference + mark
+
+
+def _number(value: float | None, low: float | None, high: float | None, *, count: bool) -> str:
+    if value is None:
+        return f"[{low:.3f}, {high:.3f}]"
+    text = f"{value:,.0f}" if count else f"{value:.3f}"
+    return text if low is None or high is None else f"{text} [{low:.3f}, {high:.3f}]"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 5) if isinstance(value, float) and math.isfinite(value) else value
