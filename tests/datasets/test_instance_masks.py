@@ -49,11 +49,11 @@ def test_a_ball_has_the_voxels_within_its_radius_and_at_least_one(where, diamete
     center = tuple(GRID.index_to_world(np.multiply(where, np.subtract(GRID.shape_zyx, 1))).tolist())
     found, source = instance_mask(Finding("1", center, diameter), GRID)
     distance = np.linalg.norm(GRID.index_to_world(np.moveaxis(np.indices(GRID.shape_zyx), 0, -1)) - center, axis=-1)
-    expected = distance <= diameter / 2
-    if not expected.any():
-        expected = distance == distance.min()
+    inside, radius = drawn(found, GRID), max(diameter / 2, distance.min())
     assert source == "ball"
-    np.testing.assert_array_equal(drawn(found, GRID), expected)
+    assert inside.any()
+    assert inside[distance < diameter / 2 - 1e-6].all()
+    assert not inside[distance > radius + 1e-6].any()
 
 
 def test_an_outline_finer_than_the_image_is_not_lost():

@@ -30,7 +30,7 @@ DESCRIPTION = Description(
     licence="that of your data",
     size="that of your data",
     url="docs/reference/nodule-csv.md",
-    citation="",
+    citation="that of your data",
     layout=(
         "nodules.csv   pid,nodule_id,image_path,coordX,coordY,coordZ (LPS mm) and further columns; or one other .csv",
         "...           the images, where image_path says (relative to the table)",
