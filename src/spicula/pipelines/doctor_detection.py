@@ -13,7 +13,7 @@ from spicula.core.geometry import Geometry
 from spicula.metrics.doctor import coverage, ids, places, rows, scores, truth
 from spicula.metrics.doctor.complaint import Complaint, Evidence
 from spicula.metrics.froc import LUNA16_MAX_MARKS, sensitivity_at
-from spicula.metrics.hits import FreeResponse, Points, match
+from spicula.metrics.hits import NO_POINTS, FreeResponse, Points, match
 from spicula.pipelines.doctor_tables import read_excluded, read_folds, read_grids, read_places, read_series
 
 Fact = str | int | float
@@ -36,6 +36,7 @@ class _Chart:
     complaints: tuple[Complaint, ...] = ()
     mended: tuple[str, ...] = ()
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    as_given: FreeResponse | None = None
 
     def told(self, complaints: Sequence[Complaint]) -> _Chart:
         return replace(self, complaints=(*self.complaints, *complaints))
@@ -45,10 +46,14 @@ class _Chart:
         return match(marks, self.nodules, self.scans, excluded=self.excluded, max_marks=LUNA16_MAX_MARKS)
 
     @property
+    def can_match(self) -> bool:
+        """Whether detections and findings lie in scans of the list."""
+        return bool(np.isin(self.marks.scan, self.scans).any() and np.isin(self.nodules.scan, self.scans).any())
+
+    @property
     def cpm(self) -> float:
         """LUNA16's score; 0 where nothing can be matched."""
-        known = np.isin(self.marks.scan, self.scans).any() and np.isin(self.nodules.scan, self.scans).any()
-        return float(sensitivity_at(self.matched()).mean()) if known else 0.0
+        return _cpm(self.matched() if self.can_match else None)
 
 
 def examine_detections(
@@ -71,28 +76,49 @@ def examine_detections(
     Raises:
         InputError: A file cannot be read or lacks a column.
     """
-    found, sought = (
-        read_places(detections, "probability", what="detections"),
-        read_places(annotations, "diameter_mm", what="annotations"),
-    )
+    found = read_places(detections, "probability", what="detections")
+    sought = read_places(annotations, "diameter_mm", what="annotations")
     others = read_excluded(excluded, nodules=sought.points.scan.size)
-    listed = read_series(series)
-    fold_rows = read_folds(folds) if folds is not None else ()
-    chart = _Chart(found.points, sought.points, others.points, tuple(dict.fromkeys(listed)))
-    chart = chart.told((*found.complaints, *sought.complaints, *others.complaints))
-    chart = replace(chart, facts=_facts(chart, listed, fold_rows))
-    if not (chart.marks.scan.size and chart.nodules.scan.size):
-        return chart.complaints, dict(chart.facts)
-    luna16 = coverage.is_luna16(chart.scans, chart.nodules)
+    told, facts = examine_points(
+        found.points, sought.points, read_series(series), excluded=others.points if others.given else None,
+        folds=read_folds(folds) if folds is not None else (), root=scans,
+    )  # fmt: skip
+    if any(complaint.code.startswith("excluded.") for complaint in others.complaints):
+        told = tuple(complaint for complaint in told if not complaint.code.startswith("excluded."))
+    return (*found.complaints, *sought.complaints, *others.complaints, *told), facts
+
+
+def examine_points(
+    marks: Points, nodules: Points, scans: Sequence[str], *, excluded: Points | None = None,
+    folds: Sequence[tuple[str, str]] = (), root: Path | None = None,
+) -> tuple[tuple[Complaint, ...], dict[str, Fact]]:  # fmt: skip
+    """Examine detections as :func:`examine_detections` does, of tables that were read.
+
+    Args:
+        marks: Detections, ids as they are written.
+        nodules: What is to be found.
+        scans: Every scan, as listed.
+        excluded: Excluded findings; None where no list is given.
+        folds: Scan and fold, a row each.
+        root: Folder of the images.
+
+    Returns:
+        The complaints and the facts.
+    """
+    chart = _Chart(marks, nodules, excluded if excluded is not None else NO_POINTS, tuple(dict.fromkeys(scans)))
+    chart = replace(chart, as_given=chart.matched() if chart.can_match else None)
+    chart = replace(chart, facts=_facts(chart, scans, folds))
+    if not (marks.scan.size and nodules.scan.size):
+        return (), dict(chart.facts)
+    luna16, given = coverage.is_luna16(chart.scans, nodules), excluded is not None
     chart = _with_ids(chart)
-    if not any(complaint.code.startswith("excluded.") for complaint in others.complaints):
-        chart = chart.told(truth.excluded_complaints(
-            chart.excluded, chart.nodules, chart.scans, given=others.given, luna16=luna16
-        ))  # fmt: skip
-    chart = _with_scans(chart, listed, fold_rows)
-    if np.isin(chart.marks.scan, chart.scans).any() and np.isin(chart.nodules.scan, chart.scans).any():
-        chart = _with_places(chart, scans)
-        chart = _with_rows(chart, luna16=luna16, excluded=others.given)
+    chart = chart.told(
+        truth.excluded_complaints(chart.excluded, chart.nodules, chart.scans, given=given, luna16=luna16)
+    )
+    chart = _with_scans(chart, scans, folds)
+    if chart.can_match:
+        chart = _with_places(chart, root)
+        chart = _with_rows(chart, luna16=luna16, excluded=given)
     return chart.complaints, _closing_facts(chart)
 
 
@@ -100,9 +126,13 @@ def _facts(chart: _Chart, listed: Sequence[str], fold_rows: Sequence[tuple[str, 
     facts: dict[str, Fact] = {
         "detections": int(chart.marks.scan.size), "findings": int(chart.nodules.scan.size),
         "excluded_findings": int(chart.excluded.scan.size), "divisor": len(listed), "policy": POLICY,
-        "series_hash": _hash(listed), "cpm_as_given": round(chart.cpm, 5),
+        "series_hash": _hash(listed), "cpm_as_given": round(_cpm(chart.as_given), 5),
     }  # fmt: skip
     return {**facts, "folds_hash": _hash([f"{name},{fold}" for name, fold in fold_rows])} if fold_rows else facts
+
+
+def _cpm(response: FreeResponse | None) -> float:
+    return float(sensitivity_at(response).mean()) if response is not None else 0.0
 
 
 def _closing_facts(chart: _Chart) -> dict[str, Fact]:
@@ -194,7 +224,7 @@ def _with_rows(chart: _Chart, *, luna16: bool, excluded: bool) -> _Chart:
         nodules = Points(chart.nodules.scan, chart.nodules.center_xyz_mm, 2 * chart.nodules.value)
         chart = replace(chart, nodules=nodules, mended=(*chart.mended, "radii"))
     told += scores.value_complaints(chart.marks.value)
-    response = chart.matched()
+    response = chart.as_given if chart.as_given is not None and not chart.mended else chart.matched()
     told += [
         *scores.order_complaints(response, turned=lambda: chart.matched(sign=-1.0)),
         *scores.curve_complaints(response),

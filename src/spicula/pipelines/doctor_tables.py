@@ -59,11 +59,20 @@ def read_places(path: Path, value: str, *, what: str) -> ReadPoints:
     """
     names = (*PLACE, value)
     table = read_table(path, columns=names, aliases=ALIASES, empty=True, ragged=True)
-    if table.rows and table.rows[0].line == 1 and _number(table.rows[0], value) is None:
+    if _has_another_header(table, value):
         table = read_table(path, required=names, aliases=ALIASES, empty=True, ragged=True)
     if not table.rows:
         complaint = Complaint(f"{what}.empty", "error", f"{path} holds no {what}", f"give the {what}")
         return ReadPoints(complaints=(complaint,))
+    return _places(table, names, what=what)
+
+
+def _has_another_header(table: Table, value: str) -> bool:
+    """Whether the first line was taken for data because it names other columns."""
+    return bool(table.rows) and table.rows[0].line == 1 and _number(table.rows[0], value) is None
+
+
+def _places(table: Table, names: Sequence[str], *, what: str) -> ReadPoints:
     numbers = [[_number(row, name) for name in names[1:]] for row in table]
     bad = [(row, cells) for row, cells in zip(table, numbers, strict=True) if None in cells or not row["seriesuid"]]
     kept = [n for n, row in enumerate(table) if None not in numbers[n] and row["seriesuid"]]
@@ -88,25 +97,25 @@ def read_excluded(path: Path | None, *, nodules: int) -> ReadPoints:
     """
     if path is None:
         return ReadPoints(given=False)
-    found = read_table(path, aliases=ALIASES, empty=True, ragged=True) if path.stat().st_size else None
-    columns = {name.lower() for name in found.columns} if found is not None else set()
-    if found is None or (not found.rows and {name.lower() for name in PLACE} <= columns):
+    names = (*PLACE, "diameter_mm")
+    table = read_table(path, columns=names, aliases=ALIASES, empty=True, ragged=True)
+    if not table.rows:
         complaint = Complaint(
             "excluded.empty", "error" if nodules else "warning", f"{path} holds no excluded finding",
             "give the file of excluded findings (LUNA16: annotations_excluded.csv, 35,192 rows)",
         )  # fmt: skip
         return ReadPoints(complaints=(complaint,))
-    places = [name for name in found.columns if name in PLACE or name.lower() in map(str.lower, PLACE)]
-    if len(places) < len(PLACE) and not _is_numbers(found):
+    if _has_another_header(table, "diameter_mm"):
+        first = [cell for cell in table.rows[0].cells.values() if cell]
         complaint = Complaint(
             "excluded.not-findings", "error",
-            f"{path} has the columns {some_of(found.columns)} and {counted(len(found), 'row')}: a list of ids (a "
-            "blacklist of scans?), not findings with places",
+            f"{path} begins with {some_of(first)} and has {counted(len(table), 'line')}: a list of ids (a blacklist of "
+            "scans?), not findings with places",
             "give findings with seriesuid,coordX,coordY,coordZ,diameter_mm (LUNA16: annotations_excluded.csv, 35,192 "
-            "rows), or no --excluded at all", {"columns": list(found.columns), "rows": len(found)},
+            "rows), or no --excluded at all", {"first": first, "lines": len(table)},
         )  # fmt: skip
         return ReadPoints(complaints=(complaint,))
-    return read_places(path, "diameter_mm", what="excluded")
+    return _places(table, names, what="excluded")
 
 
 def read_series(path: Path) -> tuple[str, ...]:
@@ -202,19 +211,6 @@ def _number(row: Row, column: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _is_numbers(table: Table) -> bool:
-    """Whether a file without header holds an id and numbers."""
-    cells = [table.columns, *(tuple(row.cells.values()) for row in table.rows[:3])]
-    return all(len(line) >= 4 and all(_is_number(cell) for cell in line[1:4]) for line in cells)
-
-
-def _is_number(written: str) -> bool:
-    try:
-        return math.isfinite(float(written))
-    except ValueError:
-        return False
 
 
 def _unreadable(rows: Sequence[Row], columns: Sequence[str], *, what: str, of: int) -> Complaint:

@@ -54,6 +54,14 @@ def list_complaints(scans: Sequence[str], nodules: Points, marks: Points) -> tup
             "give the series list of all scans that were detected on" if marked else "",
             {"findings": lost, "scans": len(outside), "scans_with_detections": marked, "examples": outside[:5]},
         ))  # fmt: skip
+    of_list = int(np.isin(nodules.scan, scans).sum())
+    if len(listed) == LUNA16_SCANS and of_list not in (LUNA16_NODULES, 0):
+        found.append(Complaint(
+            "annotations.not-luna16", "warning",
+            f"the {LUNA16_SCANS} scans are as many as LUNA16's, whose annotations are {LUNA16_NODULES:,} findings; "
+            f"these are {of_list:,}: a score on them is not LUNA16's",
+            "give LUNA16's annotations.csv, or say that the set is another", {"findings": of_list},
+        ))  # fmt: skip
     return (*found, *_only_with_findings(listed, nodules))
 
 

@@ -99,9 +99,9 @@ def _best_steps(left: list[str], targets: list[str]) -> tuple[tuple[_Step, ...],
                 rewritten = _under((*steps, learned), left, targets)
                 if len(rewritten) > len(best[1]):
                     best = (*steps, learned), rewritten
-    if not best[1]:
-        cut = _cut(left, targets)
-        best = ((_Step("cut", "they were cut", str), ), cut) if cut else best  # fmt: skip
+    cut = _cut(left, targets)
+    if len(cut) > len(best[1]):
+        return (_Step("cut", "what was cut from their end", str),), cut
     return best
 
 
@@ -177,10 +177,11 @@ def _mend(steps: tuple[_Step, ...], rewritten: dict[str, str], *, what: str, of:
     codes = [step.code for step in steps]
     widths = Counter(len(target) for target in rewritten.values())
     if "leading-zeros" in codes:
-        width = max(widths)
-        if any(len(name) < len(target) for name, target in rewritten.items()) and len(widths) == 1:
+        width, padded = max(widths), len(widths) == 1 and any(target.startswith("0") for target in rewritten.values())
+        if padded and not any(name.startswith("0") for name in rewritten):
             return f"read the id of the {what} as text, or pad it: id.zfill({width}), evaluate froc --pad-ids {width}"
-        return f"write the id of the {what} as the {of} does: id.lstrip('0')"
+        pad = f".zfill({width})" if padded else ""
+        return f"write the id of the {what} as the {of} does: id.lstrip('0'){pad}"
     name, target = next(iter(rewritten.items()))
     hints = {
         "decimal": "read the column as text (pandas: dtype={'seriesuid': str})",

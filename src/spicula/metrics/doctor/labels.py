@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc
 
 from spicula.metrics.classification import auroc
 from spicula.metrics.doctor.complaint import Complaint, counted, some_of
@@ -19,6 +19,7 @@ FEW_PATIENTS = 10
 """Fewer cannot give an interval over patients."""
 
 _SURE = 1e-3
+_FAR = 3.5  # standard errors below one half that chance does not explain
 
 
 def probability_complaints(probability: ArrayLike) -> tuple[Complaint, ...]:
@@ -110,11 +111,11 @@ def _inverted(y: FloatArray, p: FloatArray) -> tuple[Complaint, ...]:
     area = auroc(y, p)
     n1, n0 = int(y.sum()), int((1 - y).sum())
     error = float(np.sqrt((n1 + n0 + 1) / (12 * n1 * n0)))
-    if area >= 0.5 - 3 * error:
+    if area >= 0.5 - _FAR * error:
         return ()
     return (Complaint(
         "labels.inverted", "error",
-        f"the AUROC is {area:.3f}, three standard errors below one half: labels or probabilities are turned round",
+        f"the AUROC is {area:.3f}, {(0.5 - area) / error:.1f} standard errors below one half: labels or probabilities are turned round",
         "write the probability of class 1 (not of class 0), or 1 for the class that is looked for",
         {"auroc": round(area, 4), "auroc_turned": round(1 - area, 4)},
     ),)  # fmt: skip
@@ -126,9 +127,9 @@ def _prevalence(y: FloatArray, p: FloatArray) -> tuple[Complaint, ...]:
         return ()
     positives, n = int(y.sum()), y.size
     low, high, prevalence = float(p.min()), float(p.max()), float(y.mean())
-    if low > prevalence and binom.cdf(positives, n, low) < _SURE:
+    if low > prevalence and bdtr(positives, n, low) < _SURE:
         said = f"every probability is above {low:.2f}"
-    elif high < prevalence and binom.sf(positives - 1, n, high) < _SURE:
+    elif high < prevalence and bdtrc(positives - 1, n, high) < _SURE:
         said = f"every probability is below {high:.2f}"
     else:
         return ()

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from spicula.core.geometry import Geometry
 from spicula.metrics.doctor.complaint import Complaint, Severity
@@ -247,7 +247,7 @@ def _better(trial: _Trial) -> Reading | None:
         return None
     rates = hits / trial.scan.size
     chance = max(float(np.quantile(np.delete(rates, best), 0.9)), _BY_CHANCE)
-    sure = float(binom.sf(hits[best] - 1, trial.scan.size, chance)) * len(hits) < _SURE
+    sure = float(bdtrc(int(hits[best]) - 1, trial.scan.size, chance)) * len(hits) < _SURE
     return trial.readings[best] if sure else None
 
 

@@ -137,6 +137,8 @@ def _same_places(excluded: Points, nodules: Points) -> bool:
     def rows(points: Points) -> set[tuple[str, ...]]:
         return {(str(n), *map(str, c)) for n, c in zip(points.scan, points.center_xyz_mm.round(3), strict=True)}
 
+    if excluded.scan.size > 2 * nodules.scan.size:
+        return False
     theirs = rows(excluded)
     return len(theirs & rows(nodules)) > 0.5 * len(theirs)
 
