@@ -100,6 +100,22 @@ def test_a_bomb_unpacks_no_further_than_asked(tmp_path):
     assert len(read_bytes(tmp_path / "a", 1000, encoding="zlib")) == 1000
 
 
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("zlib", zlib.compress), ("bzip2", bz2.compress)]
+)
+def test_an_overwritten_end_is_noticed(tmp_path, encoding, pack):
+    scan = np.random.default_rng(0).normal(-800, 30, 2_000_000).astype(np.int16).tobytes()
+    packed = pack(scan)
+    path = tmp_path / "data"
+    path.write_bytes(packed)
+    assert read_bytes(path, len(scan), encoding=encoding, exact=True) == scan
+    for share in (0.99, 0.7, 0.3):
+        keep = int(len(packed) * share)
+        path.write_bytes(packed[:keep] + bytes(len(packed) - keep))
+        with pytest.raises(InputError, match=r"data cannot be read|cut short"):
+            read_bytes(path, len(scan), encoding=encoding, exact=True)
+
+
 @pytest.mark.parametrize("shift", [0, 15, -30])
 def test_a_chest_passes(shift):
     check_plausible(volume(body() + np.int16(shift)), path=HERE)

@@ -51,7 +51,7 @@ def read(path: str | Path) -> Volume:
     """
     path = Path(path)
     layout = _layout(path)
-    data = read_bytes(path, layout.bytes, skip=layout.start, encoding=layout.encoding)
+    data = read_bytes(path, layout.bytes, skip=layout.start, encoding=layout.encoding, exact=True)
     stored = np.frombuffer(data, dtype=layout.dtype).reshape(layout.shape)
     array = to_hu(path, stored, slope=layout.slope, intercept=layout.intercept)
     return make_volume(path, array, layout.affine, format_name="NIfTI", warnings=layout.warnings)

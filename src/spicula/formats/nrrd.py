@@ -231,7 +231,7 @@ def _read_data(
             start, passed = max(file.stat().st_size - count, 0), 0
         else:
             passed = skip
-        data = read_bytes(file, count, start=start, skip=passed, encoding=_ENCODINGS[encoding])
+        data = read_bytes(file, count, start=start, skip=passed, encoding=_ENCODINGS[encoding], exact=True)
         parts.append(np.frombuffer(data, dtype=dtype).reshape(part_shape))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

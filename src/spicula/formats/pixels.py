@@ -27,6 +27,9 @@ DAMAGED = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error
 """What the standard library raises on damaged bytes."""
 
 _CHUNK = 1 << 22
+_SPARE = 1 << 20
+"""Bytes behind an image that are no sign of damage."""
+
 _MAX_FILES = 10_000
 _MAX_MM = 1e6
 _MIN_SPACING_MM = 1e-3
@@ -83,7 +86,8 @@ def read_bytes(
         start: Where the (compressed) data begin in the file.
         skip: Bytes to pass over after decompression.
         encoding: How the data are compressed.
-        exact: Refuse zlib data that go on (a compressed file whose end was overwritten may unpack to more).
+        exact: Refuse compressed data that go on: a file whose end was overwritten, for example by a download that
+            was broken off, unpacks to more and never reaches its checksum.
 
     Returns:
         The bytes, writable.
@@ -129,8 +133,8 @@ def _decompressed(stream: BinaryIO, encoding: Encoding, count: int, *, exact: bo
     while left > 0 and (chunk := source.read(min(left, _CHUNK))):
         left -= len(chunk)
         yield chunk
-    if encoding != "raw":
-        source.read(1)
+    if encoding != "raw" and len(source.read(_SPARE + 1 if exact else 1)) > _SPARE:
+        raise ValueError("more data than its header says, or its end was overwritten")
 
 
 def _inflated(stream: BinaryIO, count: int, *, exact: bool) -> Iterator[bytes]:
