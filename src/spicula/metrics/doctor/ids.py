@@ -130,7 +130,7 @@ def _affix(left: list[str], targets: list[str]) -> _Step | None:
     for name in left[:_LEARN_FROM]:
         for target in targets:
             longer, shorter = (name, target) if len(name) > len(target) else (target, name)
-            if len(shorter) >= 2 and len(longer) > len(shorter) and shorter in longer:
+            if shorter and len(longer) > len(shorter) and shorter in longer:
                 before, _, after = longer.partition(shorter)
                 votes[before, after] += 1
     if not votes:
@@ -178,7 +178,7 @@ def _mend(steps: tuple[_Step, ...], rewritten: dict[str, str], *, what: str, of:
     widths = Counter(len(target) for target in rewritten.values())
     if "leading-zeros" in codes:
         width, padded = max(widths), len(widths) == 1 and any(target.startswith("0") for target in rewritten.values())
-        if padded and not any(name.startswith("0") for name in rewritten):
+        if padded and not any(re.match(r"0\d", name) for name in rewritten):
             return f"read the id of the {what} as text, or pad it: id.zfill({width}), evaluate froc --pad-ids {width}"
         pad = f".zfill({width})" if padded else ""
         return f"write the id of the {what} as the {of} does: id.lstrip('0'){pad}"

@@ -115,7 +115,8 @@ def _inverted(y: FloatArray, p: FloatArray) -> tuple[Complaint, ...]:
         return ()
     return (Complaint(
         "labels.inverted", "error",
-        f"the AUROC is {area:.3f}, {(0.5 - area) / error:.1f} standard errors below one half: labels or probabilities are turned round",
+        f"the AUROC is {area:.3f}, {(0.5 - area) / error:.1f} standard errors below one half: labels or probabilities "
+        "are turned round",
         "write the probability of class 1 (not of class 0), or 1 for the class that is looked for",
         {"auroc": round(area, 4), "auroc_turned": round(1 - area, 4)},
     ),)  # fmt: skip

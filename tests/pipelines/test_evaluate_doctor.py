@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spicula.core.errors import InputError
+from spicula.core.geometry import Geometry
+from spicula.metrics.hits import Points
+from spicula.pipelines.evaluate_doctor import SCHEMA, Examination, examine
+
+SCANS = [f"{n:04d}" for n in range(3, 43)]
+WITH_FINDINGS = SCANS[:30]
+
+
+def write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    lines = [",".join(map(str, row)) for row in ([header] if header else []) + list(rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def points(path: Path, value: str, table: Points) -> Path:
+    rows = [(n, *c, v) for n, c, v in zip(table.scan, table.center_xyz_mm.round(4).tolist(), table.value, strict=True)]
+    return write(path, ("seriesuid", "coordX", "coordY", "coordZ", value), rows)
+
+
+class Files:
+    """A small sound set on the disk, to be broken."""
+
+    def __init__(self, root: Path) -> None:
+        rng = np.random.default_rng(0)
+        self.root = root
+        names = np.repeat(WITH_FINDINGS, 3)
+        self.truth = Points(names, rng.uniform(-150, 150, (90, 3)), rng.uniform(5, 15, 90))
+        hit = rng.random(90) < 0.9
+        false = rng.uniform(-180, 180, (len(SCANS) * 15, 3))
+        places = np.vstack([self.truth.center_xyz_mm[hit] + rng.normal(0, 0.5, (int(hit.sum()), 3)), false])
+        scores = np.append(rng.beta(5, 2, int(hit.sum())), rng.beta(2, 5, len(false)))
+        self.marks = Points(np.append(names[hit], np.repeat(SCANS, 15)), places, scores)
+        self.given = {
+            "detections": points(root / "detections.csv", "probability", self.marks),
+            "annotations": points(root / "annotations.csv", "diameter_mm", self.truth),
+            "series": write(root / "series.csv", (), [(name,) for name in SCANS]),
+        }
+
+    def examined(self, **more: Path) -> Examination:
+        return examine(**{**self.given, **more})  # type: ignore[arg-type]
+
+    def detections(self, scan: np.ndarray | None = None, places: np.ndarray | None = None) -> Path:
+        table = Points(
+            self.marks.scan if scan is None else scan, self.marks.center_xyz_mm if places is None else places,
+            self.marks.value,
+        )  # fmt: skip
+        return points(self.root / "broken.csv", "probability", table)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def codes(found: Examination, severity: str = "error") -> set[str]:
+    return {c.code for c in found.complaints if c.severity == severity}
+
+
+def test_a_sound_set_is_told_the_next_command(files: Files) -> None:
+    found = files.examined()
+    assert found.complaints == ()
+    assert not found.failed
+    assert found.facts["divisor"] == 40
+    assert len(str(found.facts["series_hash"])) == 16
+    lines = found.lines()
+    assert lines[-2] == "0 errors, 0 warnings, 0 notes."
+    assert lines[-1].startswith("Next: spicula evaluate froc --detections ")
+
+
+def test_ids_places_and_scores_are_seen_through_each_other(files: Files) -> None:
+    bare = np.array([str(int(name)) for name in files.marks.scan])
+    found = files.examined(detections=files.detections(bare, files.marks.center_xyz_mm[:, ::-1]))
+    assert codes(found) == {"ids.leading-zeros", "places.order"}
+    assert found.failed
+    assert found.facts["cpm_as_given"] == 0.0
+    assert found.facts["cpm_as_mended"] == files.examined().facts["cpm_as_given"]
+    text = "\n".join(found.lines())
+    assert "mend: write coordX, coordY, coordZ = coordZ, coordY, coordX" in text
+    assert "2 errors" in text
+    assert "Next:" not in text
+
+
+def test_the_record_is_plain_json(files: Files) -> None:
+    bare = np.array([str(int(name)) for name in files.marks.scan])
+    record = json.loads(json.dumps(files.examined(detections=files.detections(bare)).to_json()))
+    assert record["schema"] == SCHEMA
+    assert record["failed"] is True
+    assert record["counts"] == {"error": 1, "warning": 0, "note": 0}
+    assert record["complaints"][0]["code"] == "ids.leading-zeros"
+    assert record["complaints"][0]["evidence"]["matched_after"] == 40
+    assert set(record["files"]) == {"detections", "annotations", "series"}
+
+
+def test_rows_that_are_no_numbers_are_named_by_line(files: Files) -> None:
+    lines = files.given["detections"].read_text().splitlines()
+    lines[4] = lines[4].rpartition(",")[0] + ",nan"
+    lines[9] = "0003,1,2"
+    path = files.root / "nan.csv"
+    path.write_text("\n".join(lines))
+    found = files.examined(detections=path)
+    assert codes(found) == {"rows.not-numbers"}
+    complaint = found.complaints[0]
+    assert list(complaint.evidence["lines"]) == ["5", "10"]  # type: ignore[arg-type]
+    assert "nan.csv, lines 5, 10" in complaint.problem
+    assert "'nan'" in complaint.problem
+    assert found.facts["detections"] == files.marks.scan.size - 2
+
+
+def test_no_detections_at_all(files: Files) -> None:
+    path = write(files.root / "none.csv", ("seriesuid", "coordX", "coordY", "coordZ", "probability"), [])
+    assert codes(files.examined(detections=path)) == {"detections.empty"}
+
+
+def test_excluded_files_that_are_something_else(files: Files) -> None:
+    blacklist = write(files.root / "blacklist.csv", (), [("0007",), ("0009",), ("0011",)])
+    assert codes(files.examined(excluded=blacklist)) == {"excluded.not-findings"}
+    other = write(files.root / "other.csv", ("id", "reason"), [("0007", "blurred")])
+    found = files.examined(excluded=other)
+    assert codes(found) == {"excluded.not-findings"}
+    assert "blacklist" in found.complaints[0].problem
+    header = write(files.root / "header.csv", ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm"), [])
+    assert codes(files.examined(excluded=header)) == {"excluded.empty"}
+    empty = files.root / "empty.csv"
+    empty.touch()
+    assert codes(files.examined(excluded=empty)) == {"excluded.empty"}
+    same = files.examined(excluded=files.given["annotations"])
+    assert codes(same) == {"excluded.is-annotations"}
+
+
+def test_one_fold_is_named_from_the_file_of_folds(files: Files) -> None:
+    folds = write(files.root / "folds.csv", ("seriesuid", "subset"), [(n, i // 10) for i, n in enumerate(SCANS)])
+    assert files.examined(folds=folds).complaints == ()
+    keep = np.isin(files.marks.scan, SCANS[10:20])
+    marks = Points(files.marks.scan[keep], files.marks.center_xyz_mm[keep], files.marks.value[keep])
+    found = files.examined(folds=folds, detections=points(files.root / "one.csv", "probability", marks))
+    assert codes(found) == {"series.one-fold"}
+    assert list(found.complaints[0].evidence["folds"]) == ["1"]  # type: ignore[arg-type]
+    assert found.facts["divisor_as_mended"] == 10
+    assert "folds_hash" in found.facts
+
+
+def write_scan(folder: Path, name: str, grid: Geometry) -> None:
+    """A MetaImage header with data beside it that are never read."""
+    shape, spacing = grid.shape_zyx[::-1], grid.spacing_zyx_mm[::-1]
+    (folder / f"{name}.mhd").write_text(
+        f"ObjectType = Image\nNDims = 3\nDimSize = {' '.join(map(str, shape))}\nElementType = MET_CHAR\n"
+        f"ElementSpacing = {' '.join(map(str, spacing))}\nOffset = {' '.join(map(str, grid.origin_xyz_mm))}\n"
+        f"TransformMatrix = 1 0 0 0 1 0 0 0 1\nElementDataFile = {name}.raw\n"
+    )
+    (folder / f"{name}.raw").write_bytes(b"\0" * int(np.prod(shape)))
+
+
+def test_voxels_are_read_by_the_grids_of_the_scans(files: Files) -> None:
+    folder = files.root / "scans" / "subset0"
+    folder.mkdir(parents=True)
+    grids = {
+        name: Geometry.from_axes((9, 20, 20), (40.0 + n % 3, 20.0, 20.0), origin_xyz_mm=(-190.0, -185.0 + n, -170.0))
+        for n, name in enumerate(SCANS)
+    }
+    for name, grid in grids.items():
+        write_scan(folder, name, grid)
+    index = [grids[str(n)].world_to_index(c) for n, c in zip(files.marks.scan, files.marks.center_xyz_mm, strict=True)]
+    path = files.detections(places=np.array(index))
+    found = files.examined(detections=path, scans=files.root / "scans")
+    assert codes(found) == {"places.voxels"}
+    assert found.complaints[0].evidence["order"] == "zyx"
+    assert found.facts["cpm_as_mended"] == pytest.approx(files.examined().facts["cpm_as_given"], abs=0.01)  # type: ignore[arg-type]
+    assert files.examined(scans=files.root / "scans").complaints == ()
+
+
+def test_scans_that_cannot_be_found_or_read_are_said(files: Files) -> None:
+    (files.root / "0003.mhd").write_text("NDims = 3\n")
+    found = files.examined(scans=files.root)
+    assert codes(found, "warning") == {"scans.unreadable", "scans.not-found"}
+    with pytest.raises(InputError, match="is no folder"):
+        files.examined(scans=files.root / "nowhere")
+
+
+# Classification.
+
+
+def some_rows(n: int = 60) -> list[tuple[str, str, float, int]]:
+    rng = np.random.default_rng(1)
+    label = (rng.random(n) < 0.4).astype(int)
+    p = 1 / (1 + np.exp(-(-0.4 + 2 * (label - 0.4) + rng.normal(0, 1, n))))
+    return [
+        (f"{i // 2:03d}", str(i % 2), round(float(v), 6), int(k)) for i, (v, k) in enumerate(zip(p, label, strict=True))
+    ]
+
+
+HEADER = ("pid", "nodule_id", "probability", "label")
+
+
+def predicted(tmp_path: Path, rows: Iterable[Sequence[object]], header: Sequence[str] = HEADER) -> Examination:
+    return examine(predictions=write(tmp_path / "predictions.csv", header, rows))
+
+
+def test_sound_predictions(tmp_path: Path) -> None:
+    found = predicted(tmp_path, some_rows())
+    assert found.complaints == ()
+    assert (found.facts["rows_with_label"], found.facts["patients"]) == (60, 30)
+    assert float(found.facts["auroc"]) > 0.8
+
+
+def test_predictions_that_are_wrong(tmp_path: Path) -> None:
+    rows = some_rows()
+    assert codes(predicted(tmp_path, [(a, b, p, 1 - y) for a, b, p, y in rows])) == {"labels.inverted"}
+    assert codes(predicted(tmp_path, [(a, b, round(p), y) for a, b, p, y in rows])) == {"probabilities.labels"}
+    assert codes(predicted(tmp_path, [(a, b, 100 * p, y) for a, b, p, y in rows])) == {"probabilities.percent"}
+    assert codes(predicted(tmp_path, [(a, b, p, 1) for a, b, p, y in rows])) == {"labels.one-class"}
+    assert codes(predicted(tmp_path, [*rows, rows[0]])) == {"nodules.duplicated"}
+    assert codes(predicted(tmp_path, rows[:12])) == {"patients.few"}
+    bad = predicted(tmp_path, [(a, b, p if n != 7 else "", y) for n, (a, b, p, y) in enumerate(rows)])
+    assert codes(bad) == {"rows.not-numbers"}
+    assert list(bad.complaints[0].evidence["lines"]) == ["9"]  # type: ignore[arg-type]
+
+
+def test_folds_of_predictions_share_no_patient(tmp_path: Path) -> None:
+    header = (*HEADER, "fold")
+    sound = [(*row, int(row[0]) % 5) for row in some_rows()]
+    assert predicted(tmp_path, sound, header).complaints == ()
+    found = predicted(tmp_path, [(*row, n % 5) for n, row in enumerate(some_rows())], header)
+    assert codes(found) == {"split.patient"}
+    assert "made by nodule" in found.complaints[0].problem
+
+
+def test_a_truth_of_other_ids(tmp_path: Path) -> None:
+    rows = some_rows()
+    truth = write(tmp_path / "truth.csv", ("patient_id", "nodule", "label"), [(a, b, y) for a, b, _, y in rows])
+
+    def seen(ours: Iterable[Sequence[object]]) -> Examination:
+        path = write(tmp_path / "predictions.csv", HEADER[:3], ours)
+        return examine(predictions=path, truth=truth)
+
+    assert seen([row[:3] for row in rows]).complaints == ()
+    short = seen([(str(int(a)), b, p) for a, b, p, _ in rows])
+    assert codes(short) == {"ids.leading-zeros"}
+    assert short.facts["rows_with_label"] == 60
+    named = seen([(a, f"n{b}", p) for a, b, p, _ in rows])
+    assert codes(named) == {"ids.affix"}
+    part = seen([row[:3] for row in rows[:40]])
+    assert (codes(part), codes(part, "warning")) == (set(), {"predictions.missing"})
+    assert codes(seen([(f"x{n}", b, p) for n, (a, b, p, _) in enumerate(rows)])) == {"ids.unknown"}
+
+
+# Splits.
+
+
+def test_splits_in_one_table(tmp_path: Path) -> None:
+    rows = [(f"p{n // 3}", f"1.2.{n // 2}", "train" if n < 30 else "test") for n in range(60)]
+    header = ("PatientID", "StudyInstanceUID", "split")
+    assert examine(split=write(tmp_path / "sound.csv", header, rows)).complaints == ()
+    rows[0] = ("p0", "1.2.0", "test")
+    found = examine(split=write(tmp_path / "leak.csv", header, rows))
+    assert codes(found) == {"split.patient", "split.study"}
+    assert found.facts["rows_test"] == 31
+
+
+def test_splits_in_two_files(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.txt", (), [(f"crops/LIDC-IDRI-{n:04d}_1.npy",) for n in range(1, 30)])
+    test = write(tmp_path / "test.txt", (), [(f"crops/LIDC-IDRI-{n:04d}_2.npy",) for n in range(25, 40)])
+    found = examine(train=train, test=test)
+    assert codes(found) == {"split.file-name"}
+    assert found.complaints[0].evidence["shared"] == 5
+    assert "LIDC-IDRI-0025" in found.complaints[0].problem
+    sound = write(tmp_path / "test.txt", (), [(f"crops/LIDC-IDRI-{n:04d}_2.npy",) for n in range(30, 40)])
+    assert examine(train=train, test=sound).complaints == ()
+
+
+def test_series_on_both_sides_without_a_patient(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ("seriesuid",), [(f"1.2.{n}",) for n in range(20)])
+    test = write(tmp_path / "test.csv", ("SeriesInstanceUID",), [(f"1.2.{n}",) for n in range(19, 30)])
+    found = examine(train=train, test=test)
+    assert codes(found) == {"split.series"}
+    assert codes(found, "warning") == {"split.no-patient"}
+
+
+# What cannot be examined.
+
+
+def test_what_is_missing_is_named(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to examine"):
+        examine()
+    with pytest.raises(InputError, match="detections without series"):
+        examine(detections=files.given["detections"], annotations=files.given["annotations"])
+    with pytest.raises(InputError, match="without detections"):
+        examine(annotations=files.given["annotations"])
+    with pytest.raises(InputError, match="truth without predictions"):
+        examine(truth=files.given["annotations"])
+    with pytest.raises(InputError, match="one side"):
+        examine(train=files.given["annotations"])
+    with pytest.raises(InputError, match=r"column probability missing|coordX"):
+        files.examined(detections=files.given["annotations"])
+    with pytest.raises(InputError, match="column with the probability"):
+        predicted(tmp_path, [("1", "2")], ("pid", "nodule_id"))
+    with pytest.raises(InputError, match="side of the split"):
+        examine(split=files.given["series"])
+    with pytest.raises(InputError, match="cannot be read"):
+        files.examined(series=files.root / "absent.csv")
+
+
+@pytest.mark.shared
+def test_the_published_detections_as_they_are_shipped(shared: Path) -> None:
+    """Their ids lack leading zeros; with them the score is the published one."""
+    oracle = shared / "luna16" / "oracle"
+    found = examine(
+        detections=oracle / "dpn26bs32.csv.gz", annotations=oracle / "newannotations.csv.gz",
+        excluded=oracle / "newannotations_excluded.csv.gz", series=oracle / "newseriesuids.csv.gz",
+    )  # fmt: skip
+    assert codes(found) == {"ids.leading-zeros"}
+    assert "--pad-ids 5" in found.complaints[0].mend
+    assert found.facts["cpm_as_mended"] == 0.84197
+
+
+@pytest.mark.shared
+def test_the_annotations_of_luna16_under_their_own_uids(shared: Path, tmp_path: Path) -> None:
+    """Real series UIDs with a file ending, as many write them."""
+    root = shared / "luna16"
+    lines = (root / "annotations.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    marks = [(f"{uid}.mhd", x, y, z, 0.5 + n / 1e4) for n, (uid, x, y, z, _) in enumerate(rows)]
+    path = write(tmp_path / "d.csv", ("seriesuid", "coordX", "coordY", "coordZ", "probability"), marks)
+    found = examine(
+        detections=path, annotations=root / "annotations.csv", series=root / "seriesuids.csv",
+        excluded=root / "annotations_excluded.csv.gz",
+    )  # fmt: skip
+    assert codes(found) == {"ids.ending", "divisor.only-with-findings"}
+    with gzip.open(root / "annotations_excluded.csv.gz", "rt") as stream:
+        assert found.facts["excluded_findings"] == sum(1 for _ in stream) - 1
