@@ -14,7 +14,7 @@ from spicula.core.finding import Case, Finding
 from spicula.core.geometry import Geometry
 from spicula.datasets.nodule_csv import COLUMNS, NoduleTable, load_cases, read_nodules, verify, write_nodules
 from spicula.datasets.phantom import Ball, thorax, thorax_grid
-from spicula.formats import read_volume, write_nifti
+from spicula.formats import read_volume, write_nifti, write_nrrd
 
 HEADER = "pid,nodule_id,image_path,coordX,coordY,coordZ"
 GRID = Geometry.from_axes((10, 20, 30), (2.0, 0.5, 0.5), origin_xyz_mm=(-5, -6, -7))
@@ -172,13 +172,18 @@ def test_voxel_tables_become_millimetres(tmp_path):
 
 
 numbers = st.floats(-500, 500)
-names = st.sampled_from(["texture", "label", "score", "pid", "split", "attribute_x", "truth_y", "margins=Smooth"])
+names = st.sampled_from(["texture", "score", "pid", "split", "attribute_x", "truth_y", "margins=Smooth"])
+
+
+facts_of_one = st.tuples(st.dictionaries(names, numbers), st.sampled_from([{}, {"label": 0.0}, {"label": 1.0}])).map(
+    lambda parts: parts[0] | parts[1]
+)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.tuples(st.tuples(numbers, numbers, numbers), st.none() | st.floats(1, 50), st.dictionaries(names, numbers)),
+        st.tuples(st.tuples(numbers, numbers, numbers), st.none() | st.floats(1, 50), facts_of_one),
         min_size=1,
         max_size=4,
     )
@@ -241,3 +246,28 @@ def test_verify_tells_ras_from_lps(tmp_path):
     assert any("outside the volume" in check.message for check in checks)
     table.write_text(f"{HEADER}\np,1,a.nii.gz,-70,-20,30\n")
     assert {check.state for check in verify(tmp_path, coords="ras", deep=True)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "words"),
+    [
+        ("malignant", "yes", "line 2: malignant: got 'yes', expected 0 to 1 or nothing"),
+        ("malignant", "3", "expected 0 to 1 or nothing"),
+        ("diameter_mm", "big", "line 2: diameter_mm: got 'big'"),
+        ("score", "inf", "line 2: score"),
+    ],
+)
+def test_a_word_where_a_number_is_meant_is_no_missing_value(tmp_path, column, cell, words):
+    (tmp_path / "nodules.csv").write_text(f"{HEADER},{column}\np,1,a.mha,1,2,3,{cell}\np,2,a.mha,1,2,3,N/A\n")
+    with pytest.raises(InputError, match=words):
+        load_cases(tmp_path)
+    assert [check.line for check in verify(tmp_path) if check.what == "row"] == [2]
+
+
+def test_images_that_are_not_opened_are_told(tmp_path):
+    write_nrrd(tmp_path / "a.nrrd", thorax(thorax_grid((5, 4, 4)), balls=[BALL]))
+    (tmp_path / "nodules.csv").write_text(f"{HEADER}\np,1,a.nrrd,70,20,30\n")
+    assert [check.message for check in verify(tmp_path) if check.state == "warning"] == [
+        "1 images (DICOM, NRRD) were not opened; verify(..., deep=True) reads them"
+    ]
+    assert {check.state for check in verify(tmp_path, deep=True)} == {"ok"}

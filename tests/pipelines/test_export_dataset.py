@@ -274,3 +274,17 @@ def test_real_outlines_survive(shared, tmp_path):
         images = {image["id"] for image in whole["images"] if image["case_id"] == case.case_id}
         areas = [a["area"] for a in whole["annotations"] if a["image_id"] in images]
         assert sum(areas) == mask.array_zyx.sum()
+
+
+def test_the_command(root, tmp_path):
+    from typer.testing import CliRunner
+
+    from spicula.cli import app
+
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        app, ["dataset", "export", "nodule-csv", str(root), "--to", "nodule-csv", "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert f"Next: spicula score {out}/nodules.csv" in done.output
+    assert json.loads((out / "export.json").read_text())["findings"] == 4

@@ -109,7 +109,7 @@ def _write_case(
         return
     try:
         volume = to_lps_axes(case.load_volume())
-    except InputError as error:
+    except (InputError, OSError) as error:
         done.skipped.append((case.case_id, "", str(error)))
         return
     done.cases += 1

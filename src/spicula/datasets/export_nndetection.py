@@ -76,7 +76,7 @@ def write_nndetection(
 def _write_case(case: Case, root: Path, part: str, done: Export) -> tuple[object, ...] | None:
     try:
         volume = case.load_volume()
-    except InputError as error:
+    except (InputError, OSError) as error:
         done.skipped.append((case.case_id, "", str(error)))
         return None
     drawn: list[tuple[str, Mask, MaskSource]] = []

@@ -313,7 +313,8 @@ def _scan_checks(scans: Mapping[str, Sequence[Marked]], folders: Mapping[str, Pa
             yield Check("broken", "scan", str(error), folder)
             continue
         placed += len(rows)
-        yield from place_checks(case, folder, deep=deep, tally=tally)
+        if deep:
+            yield from place_checks(case, folder, deep=True, tally=tally)
     if placed:
         yield Check("ok", "places", f"{placed} nodules are placed by the header of their slice")
     yield from tally_checks(tally, convention="LPS")

@@ -15,6 +15,7 @@ from spicula.core.errors import GeometryError, InputError
 from spicula.core.files import written_aside
 from spicula.core.finding import Case, Finding, Point
 from spicula.core.geometry import Geometry
+from spicula.core.semantics import ABSENT_WORDS
 from spicula.datasets.catalog import Check, Description
 from spicula.datasets.places import Tally, has_place, place_checks, tally_checks
 from spicula.datasets.verification import require_folder
@@ -196,8 +197,22 @@ def load_cases(root: str | Path, *, coords: Coords = "lps") -> Iterator[Case]:
     for row in table.rows:
         if row.error:
             raise InputError(f"{table.path}, {row.error}")
+    for row in table.rows:
+        _check_own(table, row)
     numbers = _numeric_columns(table)
     return (_case(table, rows, numbers) for rows in _by_image(table).values())
+
+
+def _check_own(table: NoduleTable, row: NoduleRow) -> None:
+    """Refuse words where a number is meant; a column of another name may hold what it likes."""
+    for name in (LABEL, "diameter_mm", "score"):
+        cell = row.extra.get(name, "")
+        if cell.lower() in ABSENT_WORDS:
+            continue
+        number = _number(cell, decimal_comma=table.decimal_comma)
+        if not math.isfinite(number) or (name == LABEL and not 0 <= number <= 1):
+            expected = "0 to 1 or nothing" if name == LABEL else "a number or nothing"
+            raise InputError(f"{table.path}, line {row.line}: {name}", got=repr(cell), expected=expected)
 
 
 def _table_of(root: Path) -> Path:
@@ -231,7 +246,7 @@ def _numeric_columns(table: NoduleTable) -> tuple[str, ...]:
     """Further columns that hold a number in at least one row and nothing else."""
     found = []
     for name in table.extra_columns:
-        cells = [row.extra[name] for row in table.rows if row.extra[name].lower() not in ("", "nan")]
+        cells = [row.extra[name] for row in table.rows if row.extra[name].lower() not in ABSENT_WORDS]
         if cells and all(math.isfinite(_number(cell, decimal_comma=table.decimal_comma)) for cell in cells):
             found.append(name)
     return tuple(found)
@@ -357,10 +372,17 @@ def _checks(root: Path, *, coords: Coords, deep: bool) -> Iterator[Check]:
     except InputError as error:
         yield Check("broken", "table", str(error), root)
         return
+    bad = set()
     for row in table.rows:
-        if row.error:
-            yield Check("broken", "row", row.error, table.path, row.line)
-    good = replace(table, rows=tuple(row for row in table.rows if not row.error))
+        try:
+            _check_own(table, row)
+            problem = row.error
+        except InputError as error:
+            problem = str(error)
+        if problem:
+            bad.add(row.line)
+            yield Check("broken", "row", problem, table.path, row.line)
+    good = replace(table, rows=tuple(row for row in table.rows if row.line not in bad))
     yield Check("ok" if len(good.rows) == len(table.rows) else "warning", "rows", f"{len(good.rows):,} can be used")
     try:
         images = _by_image(good)

@@ -24,7 +24,11 @@ NOWHERE: Point = (math.nan, math.nan, math.nan)
 
 @dataclass(slots=True)
 class Tally:
-    """What was seen of places so far; ``flipped`` counts those whose point with x and y negated (RAS) would fit."""
+    """What was seen of places so far.
+
+    ``flipped`` counts those whose point with x and y negated (RAS) would fit, ``unread`` images whose grid only their
+    pixels tell.
+    """
 
     places: int = 0
     inside: int = 0
@@ -32,6 +36,7 @@ class Tally:
     looked: int = 0
     flipped_inside: int = 0
     flipped_tissue: int = 0
+    unread: int = 0
 
 
 def has_place(finding: Finding) -> bool:
@@ -73,6 +78,7 @@ def place_checks(case: Case, path: Path, *, deep: bool, tally: Tally) -> Iterato
         yield Check("broken", "image", str(error), path)
         return
     if grid is None:
+        tally.unread += 1
         return
     for finding in filter(has_place, case.findings):
         yield from _place(finding, path, grid, volume, tally)
@@ -112,8 +118,11 @@ def tally_checks(tally: Tally, *, convention: str) -> Iterator[Check]:
         convention: As it is read now: ``"LPS"``.
 
     Yields:
-        One Check on the grids, and one on the tissue where pixels were read.
+        A Check on the grids, one on the tissue where pixels were read, and one on images that were not opened.
     """
+    if tally.unread:
+        message = f"{tally.unread:,} images (DICOM, NRRD) were not opened; verify(..., deep=True) reads them"
+        yield Check("warning", "places", message)
     if not tally.places:
         return
     better = tally.flipped_inside > tally.inside

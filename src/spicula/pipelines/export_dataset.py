@@ -98,10 +98,12 @@ def _write_table(cases: Iterable[Case], folder: Path) -> Export:
                 done.skipped += [] if case.findings else [(case.case_id, "", "no finding, so no row")]
                 continue
             try:
-                images[id(case)] = _image_of(case, folder, done)
-            except InputError as error:
+                volume = case.load_volume()
+            except (InputError, OSError) as error:
                 done.skipped.append((case.case_id, "", str(error)))
                 continue
+            images[id(case)] = _image_of(case, volume, folder, done)
+            del volume
             done.cases += 1
             yield case
 
@@ -109,9 +111,8 @@ def _write_table(cases: Iterable[Case], folder: Path) -> Export:
     return done
 
 
-def _image_of(case: Case, folder: Path, done: Export) -> str:
+def _image_of(case: Case, volume: Volume, folder: Path, done: Export) -> str:
     """Where the image of a case is; written beside the table where ``read_volume`` would not read it from there."""
-    volume = case.load_volume()
     source = Path(volume.acquisition.source) if volume.acquisition.source else None
     if source is not None and _is_read_from(source, volume):
         return str(source.resolve())
