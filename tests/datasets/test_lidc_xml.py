@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from spicula.core.errors import InputError
-from spicula.datasets.lidc_xml import TRAITS, load_readings, parse_reading, reading_files
+from spicula.datasets.lidc_files import reading_files
+from spicula.datasets.lidc_xml import TRAITS, load_readings, parse_reading
 
 
 @pytest.fixture

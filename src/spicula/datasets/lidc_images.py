@@ -148,12 +148,12 @@ class Placer:
 
     def to_world(self, outline: Outline) -> tuple[float, float, float]:
         """Mean of an outline's points, LPS mm."""
-        x, y = outline.points_xy.mean(axis=0).tolist()
+        x, y = outline.middle_xy
         world: list[float] = self.grid.index_to_world((self.plane(outline), y, x)).tolist()
         return world[0], world[1], world[2]
 
     def center_xyz_mm(self, nodule: Nodule) -> Point:
-        """Mean over the readers of the mean of their outlines' points, LPS mm."""
+        """Mean over the readers of the mean of their outlines, larger ones counting more, LPS mm."""
         centers = []
         for mark in nodule.marks:
             sizes = [len(outline.points_xy) for outline in mark.traced]

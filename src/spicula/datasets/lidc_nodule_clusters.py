@@ -249,11 +249,11 @@ def _overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def _middle(group: Sequence[Mark]) -> tuple[float, float, float]:
-    """Mean over the marks of the mean of all points of their outlines: x, y in pixels, z in mm."""
+    """Mean over the marks of the mean of their outlines, larger ones counting more: x, y in pixels, z in mm."""
     middles = []
     for mark in group:
         sizes = [len(outline.points_xy) for outline in mark.traced]
-        x, y = np.concatenate([outline.points_xy for outline in mark.traced]).mean(axis=0)
-        middles.append((x, y, np.average([outline.z_mm for outline in mark.traced], weights=sizes)))
+        places = [(*outline.middle_xy, outline.z_mm) for outline in mark.traced]
+        middles.append(np.average(places, axis=0, weights=sizes))
     x, y, z = np.mean(middles, axis=0).tolist()
     return x, y, z

