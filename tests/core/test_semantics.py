@@ -119,3 +119,16 @@ def test_a_record_survives_as_numbers(fields):
     numbers = record.as_truth()
     assert all(isinstance(value, float) for value in numbers.values())
     assert SemanticFeatures.from_truth(numbers | {"label": 1.0}) == record
+
+
+COLUMNS = [column for feature in FEATURES.values() for column in feature.columns]
+
+
+@given(st.dictionaries(st.sampled_from(COLUMNS), st.text(max_size=12)))
+def test_noise_is_a_record_or_an_input_error(cells):
+    try:
+        record = SemanticFeatures.from_cells(cells)
+    except InputError as error:
+        assert any(column in str(error) for column in cells)
+    else:
+        assert SemanticFeatures.from_truth(record.as_truth()) == record
