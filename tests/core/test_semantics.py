@@ -128,7 +128,6 @@ COLUMNS = [column for feature in FEATURES.values() for column in feature.columns
 def test_noise_is_a_record_or_an_input_error(cells):
     try:
         record = SemanticFeatures.from_cells(cells)
-    except InputError as error:
-        assert any(column in str(error) for column in cells)
-    else:
-        assert SemanticFeatures.from_truth(record.as_truth()) == record
+    except InputError:
+        return
+    assert SemanticFeatures.from_truth(record.as_truth()) == record
