@@ -66,6 +66,7 @@ def verify_command(
     name: NameArgument,
     root: RootArgument,
     out: Annotated[Path | None, typer.Option("--out", help="CSV file that keeps every check.")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read the pixels too, not only headers and tables.")] = False,
 ) -> None:
     """Look at every file of a data set and compare it with what was published."""
     from collections import deque
@@ -83,9 +84,9 @@ def verify_command(
             typer.echo(f"{check.state:8} {check.what}: {check.message}{place}")
 
     if out:
-        write_report(out, verify(name, root), seen=show)
+        write_report(out, verify(name, root, deep=deep), seen=show)
     else:
-        deque(map(show, verify(name, root)), maxlen=0)
+        deque(map(show, verify(name, root, deep=deep)), maxlen=0)
     for (state, what), count in shown.items():
         if count > SHOWN:
             hint = f"in {out}" if out else "with --out FILE"
@@ -102,8 +103,9 @@ def export_command(
     root: RootArgument,
     to: Annotated[Layout, typer.Option("--to", help="What to write.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    bits: Annotated[int, typer.Option(help="Of COCO's images: 16 keeps HU, 8 a lung window.")] = 16,
 ) -> None:
     """Write a data set as a nodule CSV, in COCO's layout or in nnDetection's."""
     from spicula.pipelines.export_dataset import export
 
-    typer.echo("\n".join(export(name, root, layout=to.value, out=out)))
+    typer.echo("\n".join(export(name, root, layout=to.value, out=out, bits=bits)))

@@ -89,11 +89,12 @@ class Dataset(Protocol):
         """
         ...
 
-    def verify(self, root: Path) -> Iterator[Check]:
+    def verify(self, root: Path, *, deep: bool = False) -> Iterator[Check]:
         """Look at every file under a folder; one broken file is one Check, never an exception.
 
         Args:
             root: As above.
+            deep: Read the pixels of every image, not only its header.
 
         Raises:
             InputError: There is no such folder.

@@ -95,12 +95,13 @@ def describe(name: str, root: Path, *, progress: Callable[[int], None] | None = 
     )  # fmt: skip
 
 
-def verify(name: str, root: Path) -> Iterator[Check]:
+def verify(name: str, root: Path, *, deep: bool = False) -> Iterator[Check]:
     """Look at every file of a data set under a folder.
 
     Args:
         name: Of the data set.
         root: Its folder.
+        deep: Read the pixels of every image, not only its header.
 
     Yields:
         One check after the other.
@@ -108,7 +109,7 @@ def verify(name: str, root: Path) -> Iterator[Check]:
     Raises:
         InputError: No such data set or folder.
     """
-    yield from dataset(name).verify(existing(root))
+    yield from dataset(name).verify(existing(root), deep=deep)
 
 
 def write_report(path: Path, checks: Iterator[Check], *, seen: Callable[[Check], None]) -> None:
