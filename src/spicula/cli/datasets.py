@@ -103,9 +103,11 @@ def export_command(
     root: RootArgument,
     to: Annotated[Layout, typer.Option("--to", help="What to write.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
-    bits: Annotated[int, typer.Option(help="Of COCO's images: 16 keeps HU, 8 a lung window.")] = 16,
+    eight_bit: Annotated[
+        bool, typer.Option("--eight-bit", help="COCO's images in a lung window of 8 bits; 16 bits keep HU.")
+    ] = False,
 ) -> None:
     """Write a data set as a nodule CSV, in COCO's layout or in nnDetection's."""
     from spicula.pipelines.export_dataset import export
 
-    typer.echo("\n".join(export(name, root, layout=to.value, out=out, bits=bits)))
+    typer.echo("\n".join(export(name, root, layout=to.value, out=out, bits=8 if eight_bit else 16)))
