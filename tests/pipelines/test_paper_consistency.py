@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +15,8 @@ from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score, roc
 from spicula.papers import Paper, Published, paper, paper_keys
 from spicula.pipelines import paper_arithmetic as arithmetic
 from spicula.pipelines.paper_consistency import Verdict, check_paper, lines, summary
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def verdicts(*numbers: Published) -> list[Verdict]:
@@ -163,3 +168,17 @@ def test_three_models_that_cannot_be_ranked_so() -> None:
 def test_a_value_outside_its_interval_cannot_be() -> None:
     cell = Published("T", "m", "auroc", 0.9, "A", low=0.7, high=0.8, interval="bootstrap")
     assert [v.state for v in verdicts(cell)] == ["cannot be"]
+
+
+def test_the_document_tells_what_the_record_says() -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / "paper-zhuang2025-check.json").read_text(encoding="utf-8"))
+    found = check_paper(paper("zhuang2025"))
+    assert record == json.loads(json.dumps(summary("zhuang2025", found))), "write the record again"
+    told = (ROOT / "docs" / "concepts" / "published-numbers.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("| ")]
+    counts = {row[0]: tuple(map(int, row[1:4])) for row in rows if row[0].startswith(("Table ", "Section "))}
+    assert len(counts) == 9
+    for where, (checks, cannot, odd) in counts.items():
+        states = [v.state for v in found if v.where == where]
+        assert (len(states), states.count("cannot be"), states.count("odd")) == (checks, cannot, odd), where
+    assert sum(cannot for _, cannot, _ in counts.values()) == record["cannot be"]

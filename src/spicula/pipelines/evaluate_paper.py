@@ -16,6 +16,7 @@ from typing import Any
 from spicula.core.errors import InputError
 from spicula.core.files import written_aside
 from spicula.papers import IntervalKind, Paper, Published, paper
+from spicula.pipelines import paper_consistency
 from spicula.pipelines.run_folder import versions
 
 SCHEMA = "spicula-paper/1"
@@ -183,9 +184,59 @@ def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESA
     return PaperEvaluation(found, ran, tuple(not_run), seed, resamples, versions())
 
 
-def record_path(key: str) -> Path:
+@dataclass(frozen=True, slots=True)
+class PaperReport:
+    """What ``spicula evaluate paper`` shows and keeps.
+
+    Args:
+        lines: To be read.
+        record: The same and more, as plain JSON values.
+        path: File that the record was written to.
+    """
+
+    lines: tuple[str, ...]
+    record: dict[str, Any]
+    path: Path
+
+
+def report_paper(
+    key: str, data: Path | None = None, *, out: Path | None = None, check: bool = False, seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> PaperReport:  # fmt: skip
+    """Compare with a paper, or check its tables against themselves, and keep the record.
+
+    Args:
+        key: As :func:`spicula.papers.paper_keys` lists it.
+        data: Folder with data sets in it; not needed to check.
+        out: File for the record; ``paper-KEY.json`` (``paper-KEY-check.json``) in ``benchmarks/results`` where that
+            folder is there, else in the current folder, if None.
+        check: Check the published tables against themselves and run nothing.
+        seed: Of splits and draws.
+        resamples: Of the bootstrap over patients.
+
+    Returns:
+        What was found, and where it was written.
+
+    Raises:
+        InputError: No such paper, no folder of data where it is needed, or broken data.
+        MissingExtraError: A row needs an extra that is not installed.
+    """
+    if check:
+        verdicts = paper_consistency.check_paper(paper(key))
+        text, record = paper_consistency.lines(key, verdicts), paper_consistency.summary(key, verdicts)
+    elif data is None:
+        raise InputError("data", got="no folder", expected="--data ROOT", hint="--check alone needs no data")
+    else:
+        evaluation = evaluate_paper(key, data, seed=seed, resamples=resamples)
+        text, record = lines(evaluation), to_record(evaluation)
+    path = out or record_path(key, check=check)
+    write_record(path, record)
+    return PaperReport(tuple(text), record, path)
+
+
+def record_path(key: str, *, check: bool = False) -> Path:
     """Where the record of a paper goes unless another file is named."""
-    return (RESULTS if RESULTS.is_dir() else Path()) / f"paper-{key}.json"
+    return (RESULTS if RESULTS.is_dir() else Path()) / f"paper-{key}{'-check' if check else ''}.json"
 
 
 def to_record(evaluation: PaperEvaluation) -> dict[str, Any]:

@@ -29,6 +29,9 @@ from spicula.pipelines.paper_arithmetic import (
 
 State: TypeAlias = Literal["fits", "odd", "cannot be"]
 
+SCHEMA = "spicula-paper-check/1"
+"""Version of the record; a key that changes its meaning or goes away raises it."""
+
 OFFICIAL_SIZES = {("DeepLesion", "test"): (4927, "lesions of the official test part")}
 """Number of cases where a source does not say it but the data set does."""
 
@@ -77,6 +80,7 @@ def summary(key: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The verdicts as plain values for a JSON file."""
     counts = Counter(verdict.state for verdict in verdicts)
     return {
+        "schema": SCHEMA,
         "paper": key,
         "checks": len(verdicts),
         **{state: counts[state] for state in ("fits", "odd", "cannot be")},
@@ -185,7 +189,7 @@ def _one_threshold(
         )
     if apart and false:
         apart_by.append(apart[0][1] - false[0])
-    return said("cannot be", f"not one threshold: {two}")
+    return said("cannot be", f"no one threshold with a recall within {_TIED:g} of the column's: {two}")
 
 
 def _shares(numbers: Sequence[Published]) -> Iterator[Verdict]:

