@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from spicula.core.errors import InputError
 from spicula.core.geometry import Geometry
+from spicula.metrics.doctor.ids import _STEPS
+from spicula.metrics.doctor.split import UNITS
 from spicula.metrics.hits import Points
 from spicula.pipelines.evaluate_doctor import SCHEMA, Examination, examine
 
@@ -221,6 +224,8 @@ def test_predictions_that_are_wrong(tmp_path: Path) -> None:
     assert codes(predicted(tmp_path, [(a, b, p, 1) for a, b, p, y in rows])) == {"labels.one-class"}
     assert codes(predicted(tmp_path, [*rows, rows[0]])) == {"nodules.duplicated"}
     assert codes(predicted(tmp_path, rows[:12])) == {"patients.few"}
+    bare = predicted(tmp_path, [row[:3] for row in rows], HEADER[:3])
+    assert codes(bare, "note") == {"labels.none"}
     bad = predicted(tmp_path, [(a, b, p if n != 7 else "", y) for n, (a, b, p, y) in enumerate(rows)])
     assert codes(bad) == {"rows.not-numbers"}
     assert list(bad.complaints[0].evidence["lines"]) == ["9"]  # type: ignore[arg-type]
@@ -251,7 +256,8 @@ def test_a_truth_of_other_ids(tmp_path: Path) -> None:
     assert codes(named) == {"ids.affix"}
     part = seen([row[:3] for row in rows[:40]])
     assert (codes(part), codes(part, "warning")) == (set(), {"predictions.missing"})
-    assert codes(seen([(f"x{n}", b, p) for n, (a, b, p, _) in enumerate(rows)])) == {"ids.unknown"}
+    letters = [chr(97 + n % 26) + chr(97 + n // 26) for n in range(60)]
+    assert codes(seen([(x, b, p) for x, (_, b, p, _) in zip(letters, rows, strict=True)])) == {"ids.unknown"}
 
 
 # Splits.
@@ -287,6 +293,23 @@ def test_series_on_both_sides_without_a_patient(tmp_path: Path) -> None:
 
 
 # What cannot be examined.
+
+
+def test_the_page_names_every_complaint() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "how-to" / "evaluation-doctor.md").read_text(encoding="utf-8")
+    sources = [
+        *(root / "src/spicula/metrics/doctor").glob("*.py"),
+        *(root / "src/spicula/pipelines").glob("doctor_*.py"),
+    ]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    known = set(re.findall(r'Complaint\(\s*"([a-z0-9.-]+)"', text))
+    known |= {f"split.{kind}" for kind in UNITS} | {f"ids.{step.code}" for step in _STEPS} | {"ids.affix", "ids.cut"}
+    known |= {f"places.{code}" for code in ("flipped", "ras", "order", "voxels", "no-origin", "no-spacing")}
+    known |= {"probabilities.percent", "probabilities.logits", "detections.empty", "annotations.empty"}
+    named = set(re.findall(r"`([a-z]+\.[a-z0-9-]+)`", page))
+    assert len(known) > 60
+    assert named == known
 
 
 def test_what_is_missing_is_named(files: Files, tmp_path: Path) -> None:

@@ -55,21 +55,30 @@ def examine_predictions(path: Path, truth: Path | None = None) -> tuple[tuple[Co
     probability = np.array([value for _, value in kept])
     told += labels.probability_complaints(probability)
     told += _folds(table)
+    if truth is None and _column(table, LABELS) is None:
+        told.append(Complaint(
+            "labels.none", "note", "no labels were given: the probabilities were examined by themselves",
+            "give --truth with patient, nodule and label",
+        ))  # fmt: skip
+        return tuple(told), facts
     wanted, more = _labels(table, keys, truth)
     told += more
-    rows = [
-        (key, p, wanted[key]) for key, p in zip(_keys_of(table, kept, keys), probability, strict=True) if key in wanted
-    ]
-    facts["rows_with_label"] = len(rows)
+    of_rows = zip(_keys_of(table, kept, keys), probability.tolist(), strict=True)
+    more, seen = _examine_labels([(key[0], value, wanted[key]) for key, value in of_rows if key in wanted])
+    return (*told, *more), {**facts, **seen}
+
+
+def _examine_labels(rows: Sequence[tuple[str, float, float]]) -> tuple[list[Complaint], dict[str, Fact]]:
+    """Patient, probability and label of each row."""
+    facts: dict[str, Fact] = {"rows_with_label": len(rows)}
     if not rows:
-        return tuple(told), facts
-    y, p = np.array([label for _, _, label in rows]), np.array([p for _, p, _ in rows])
-    patients = [key[0] for key, _, _ in rows] if any(key[0] for key, _, _ in rows) else None
-    told += labels.label_complaints(y, p, patients=patients)
+        return [], facts
+    y, p = np.array([label for _, _, label in rows]), np.array([value for _, value, _ in rows])
+    patients = [patient for patient, _, _ in rows] if any(patient for patient, _, _ in rows) else None
     facts |= {"prevalence": round(float(y.mean()), 4), "patients": len(set(patients or []))}
     if set(np.unique(y)) == {0.0, 1.0}:
         facts["auroc"] = round(auroc(y, p), 4)
-    return tuple(told), facts
+    return list(labels.label_complaints(y, p, patients=patients)), facts
 
 
 def examine_split(

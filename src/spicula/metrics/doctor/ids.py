@@ -14,6 +14,7 @@ _ENDINGS = re.compile(r"(\.(mhd|mha|raw|nii|gz|nrrd|nhdr|npy|npz|dcm|zip|csv|png
 _SCIENTIFIC = re.compile(r"\d(\.\d+)?[eE][+]?\d+$")
 _MANY_STEPS = 3
 _LEARN_FROM = 40  # ids that a prefix or suffix is learned from
+_LEAST_ALONE = 4  # characters that a single id must share with another to be told by them
 _LEAST_CUT = 8  # characters that a cut id must still have
 
 
@@ -127,10 +128,11 @@ def _under(steps: tuple[_Step, ...], left: list[str], targets: list[str]) -> dic
 def _affix(left: list[str], targets: list[str]) -> _Step | None:
     """A prefix and a suffix that one side has and the other has not, learned from some ids."""
     votes: Counter[tuple[str, str]] = Counter()
+    least = 1 if len(left) > 1 else _LEAST_ALONE
     for name in left[:_LEARN_FROM]:
         for target in targets:
             longer, shorter = (name, target) if len(name) > len(target) else (target, name)
-            if shorter and len(longer) > len(shorter) and shorter in longer:
+            if len(shorter) >= least and len(longer) > len(shorter) and shorter in longer:
                 before, _, after = longer.partition(shorter)
                 votes[before, after] += 1
     if not votes:

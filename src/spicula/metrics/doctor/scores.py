@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from spicula.metrics.hits import FreeResponse
 FloatArray: TypeAlias = NDArray[np.float64]
 
 _FEW_HITS = 10
+_FAR = 3.5  # standard errors below one half that chance does not explain
 _UNORDERED = 0.58  # AUROC of hits against false positives: less says nothing
 _TOP_IS_FALSE = 0.4  # of the final sensitivity: a lower mean has false positives at the top
 
@@ -77,16 +78,8 @@ def order_complaints(
     mean, final = float(sensitivity_at(response).mean()), n_hit / int(response.findings.sum())
     evidence = {"auroc": round(area, 4), "cpm": round(mean, 4), "final_sensitivity": round(final, 4)}
     scores = f"in the end {final:.2f} of the findings are found but the mean of the seven sensitivities is {mean:.2f}"
-    if area < 0.5 - 3 * error:
-        other = float(sensitivity_at(turned()).mean()) if turned is not None else None
-        would = f"; with the sign of the scores turned it would be {other:.2f}" if other is not None else ""
-        after = {} if other is None else {"cpm_turned": round(other, 4)}
-        return (Complaint(
-            "scores.inverted", "error",
-            f"a false positive scores higher than a hit (AUROC of hits {area:.2f}): {scores}{would}",
-            "write 1 - score (or -score): higher must mean surer",
-            {**evidence, **after},
-        ),)  # fmt: skip
+    if area < 0.5 - _FAR * error:
+        return (_inverted(area, scores, evidence, turned=turned),)
     if area < _UNORDERED:
         return (Complaint(
             "scores.unordered", "error",
@@ -102,6 +95,19 @@ def order_complaints(
             "the detector need a second stage?", evidence,
         ),)  # fmt: skip
     return ties
+
+
+def _inverted(
+    area: float, scores: str, evidence: Mapping[str, float], *, turned: Callable[[], FreeResponse] | None
+) -> Complaint:
+    other = float(sensitivity_at(turned()).mean()) if turned is not None else None
+    would = f"; with the sign of the scores turned it would be {other:.2f}" if other is not None else ""
+    after = {} if other is None else {"cpm_turned": round(other, 4)}
+    return Complaint(
+        "scores.inverted", "error",
+        f"a false positive scores higher than a hit (AUROC of hits {area:.2f}): {scores}{would}",
+        "write 1 - score (or -score): higher must mean surer", {**evidence, **after},
+    )  # fmt: skip
 
 
 def _tied(response: FreeResponse) -> tuple[Complaint, ...]:
