@@ -13,7 +13,7 @@ from pathlib import Path
 from spicula.core.errors import InputError
 
 MAX_FILE_BYTES = 64 * 2**20
-"""The largest published reading file has 2.4 MB."""
+"""The largest published reading file has 2.2 MB."""
 
 _ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
@@ -62,12 +62,11 @@ def reading_files(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _in_folder(root: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() == ".xml"):
-        if path.is_file():
-            try:
-                yield str(path), path.read_bytes()
-            except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() == ".xml" and path.is_file()):
+        try:
+            yield str(path), path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _in_archive(archive: Path) -> Iterator[tuple[str, bytes]]:
