@@ -64,7 +64,7 @@ def test_each_variant_is_compared_in_both_protocols_and_by_diagnosis(monkeypatch
     nodules = rated_nodules(readings())
     kept = {"diameter alone", "readers' traits"}
     chosen = {name: each for name, each in semantic_rows.variants(nodules).items() if name in kept}
-    assert len(semantic_rows.variants(nodules)) == 7
+    assert len(semantic_rows.variants(nodules)) == 8
     monkeypatch.setattr(semantic_rows, "variants", lambda _: chosen)
     ran = compare(nodules, paper("zhuang2025"), resamples=100)
     assert all(not row.same_data and row.published is not None for row in ran.rows)

@@ -156,6 +156,7 @@ def variants(nodules: Nodules) -> Mapping[str, Variant]:
         "diameter alone": Variant(("diameter_mm",), size[:, None], semantic_only.first_column),
         **of_readers,
         "readers' traits and diameter": both,
+        "readers' traits but subtlety, and diameter": Variant(both.columns[1:], both.values[:, 1:], logistic),
         "words of NLST and diameter": Variant((*nodules.word_names, "diameter_mm"), worded, logistic),
         "readers' traits and diameter, random forest": Variant(both.columns, both.values, semantic_only.forest),
     }
