@@ -274,7 +274,8 @@ def lines(evaluation: PaperEvaluation) -> list[str]:
     """The comparison as text: the notes, a table under each heading, and what was not run."""
     about, ran = evaluation.paper, evaluation.ran
     text = [f"{about.title} ({about.key})"]
-    text += [f"!! {note}" for note in ran.notes]
+    loud = "Note:" if all(row.same_data for row in ran.rows) else "!!"
+    text += [f"{loud} {note}" for note in ran.notes]
     for part in dict.fromkeys(row.part for row in ran.rows):
         cells = [_cells(row) for row in ran.rows if row.part == part]
         text += ["", part, *_table([("", "metric", "ours", "published", "difference"), *cells])]
