@@ -170,6 +170,30 @@ def test_no_false_alarm_for_weak_detectors_or_small_sets(found: float) -> None:
         assert codes <= ({"places.no-hit"} if found < 0.2 else set())
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (1, 1, -1), (-1, -1, 1)])
+@pytest.mark.parametrize("span", [20.0, 300.0])
+def test_scans_moved_each_by_its_own_vector_are_found_without_grids(order, signs, span: float) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(5)
+    grids = some_grids(20)
+    truth, other = some_truth(grids), some_truth(grids, 7)
+    marks = some_marks(grids, truth)
+    hits = some_marks(grids, other, 8)
+    both = Points(np.append(marks.scan, hits.scan), np.vstack([marks.center_xyz_mm, hits.center_xyz_mm]),
+                  np.append(marks.value, hits.value))  # fmt: skip
+    names, place = np.unique(both.scan, return_inverse=True)
+    shift = rng.uniform(-span, span, (len(names), 3)) + 30
+    written = moved(both, (both.center_xyz_mm * signs + shift[place])[:, order])
+    check = place_check(written, truth, excluded=other)
+    code = "order" if order != (0, 1, 2) else "no-origin" if signs == (1, 1, 1) else "flipped"
+    assert [c.code for c in check.complaints] == [f"places.{code}"]
+    assert check.reading is None
+    evidence = check.complaints[0].evidence
+    assert evidence["signs"] == "".join("+-"[sign < 0] for sign in signs)
+    assert evidence["order"] == "".join("xyz"[axis] for axis in order)
+    assert int(evidence["agreeing"]) > 1.3 * float(evidence["by_chance"])  # type: ignore[call-overload, arg-type]
+
+
 def test_nothing_near_is_said() -> None:
     grids = some_grids(12)
     truth = some_truth(grids)

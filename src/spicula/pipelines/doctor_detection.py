@@ -203,7 +203,7 @@ def _with_places(chart: _Chart, root: Path | None) -> _Chart:
         wanted = set(map(str, chart.nodules.scan)) & set(map(str, chart.marks.scan)) & set(chart.scans)
         grids, told = read_grids(root, wanted)
         chart = chart.told(told)
-    found = places.place_check(chart.marks, chart.nodules, geometries=grids)
+    found = places.place_check(chart.marks, chart.nodules, excluded=chart.excluded, geometries=grids)
     chart = chart.told(found.complaints)
     if found.reading is None:
         return chart

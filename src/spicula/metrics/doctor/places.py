@@ -19,7 +19,8 @@ from scipy.special import bdtrc
 
 from spicula.core.geometry import Geometry
 from spicula.metrics.doctor.complaint import Complaint, Severity
-from spicula.metrics.hits import Points
+from spicula.metrics.doctor.constellations import find_shift
+from spicula.metrics.hits import NO_POINTS, FreeResponseCounts, Points, match
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Frame: TypeAlias = Literal["world", "middle", "voxel", "first voxel", "millimetre steps"]
@@ -30,6 +31,8 @@ MAX_PAIRS = 400_000
 _BY_CHANCE = 0.02  # least rate of findings hit that chance is granted
 _SURE = 1e-4  # chance that any reading hits as many by chance
 _FEW_HITS = 4
+_MOST = 0.4  # of the findings are hit by a reading that need not be looked into
+_HARDLY_ANY = 0.2  # of the findings are hit as given: something may be wrong with all
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +124,15 @@ class _Trial:
 
 
 def place_check(
-    marks: Points, nodules: Points, *, geometries: Mapping[str, Geometry] | None = None, seed: int = 0
-) -> PlaceCheck:
+    marks: Points, nodules: Points, *, excluded: Points = NO_POINTS,
+    geometries: Mapping[str, Geometry] | None = None, seed: int = 0,
+) -> PlaceCheck:  # fmt: skip
     """Try all readings of the detections' coordinates.
 
     Args:
         marks: Detections, ids as those of the findings.
         nodules: What is to be found.
+        excluded: Excluded findings, whose pattern helps where each scan is moved by a vector of its own.
         geometries: Grid of scans, for as many as are known.
         seed: Of the drawing of scans where there are too many pairs.
 
@@ -146,10 +151,13 @@ def place_check(
     best = max(trials, key=lambda trial: float(trial.hit.mean(axis=1).max()) + 1e-9 * len(trial.readings))
     reading = _better(best)
     if reading is not None:
-        return PlaceCheck((_misread(best, reading),), reading)
-    signature = _never_negative(marks, nodules)
-    if signature is not None and world.hit[0].mean() < 0.2:
-        return PlaceCheck((signature,))
+        part = best.hit[best.readings.index(reading)].mean() < _MOST
+        moved = _moved(marks, nodules, excluded) if part else None
+        return PlaceCheck((moved,)) if moved is not None else PlaceCheck((_misread(best, reading),), reading)
+    if world.hit[0].mean() < _HARDLY_ANY:
+        signature = _moved(marks, nodules, excluded) or _never_negative(marks, nodules)
+        if signature is not None:
+            return PlaceCheck((signature,))
     some = [complaint for trial in trials[::-1] if (complaint := _some_scans(trial)) is not None]
     return PlaceCheck(tuple(some[:1]) or _no_hit(world))
 
@@ -300,6 +308,38 @@ def _some_scans(trial: _Trial) -> Complaint | None:
         f"take each image's own direction matrix when turning voxels into mm; for these scans {reading.mend}",
         {**_evidence(part, 0, hits, reading), "scans": mended[:20]},
     )  # fmt: skip
+
+
+def _moved(marks: Points, nodules: Points, excluded: Points) -> Complaint | None:
+    """Each scan shifted, or flipped about a point of its own."""
+    both = Points(
+        np.append(nodules.scan, excluded.scan), np.vstack([nodules.center_xyz_mm, excluded.center_xyz_mm]),
+        np.append(nodules.value, excluded.value),
+    )  # fmt: skip
+    found = find_shift(marks, both)
+    if found is None:
+        return None
+    reading = Reading("middle", found.order, found.signs)
+    names = sorted({str(name) for name in found.moved.scan} & {str(name) for name in nodules.scan})
+    hits = match(found.moved, nodules, names).counts if names else None
+    turned = reading != Reading("middle")
+    code = "no-origin" if not turned else "order" if found.order != (0, 1, 2) else "flipped"
+    words = reading.words if turned else "millimetres from another origin"
+    return Complaint(
+        f"places.{code}", "error",
+        f"read as {words}, the detections of each of {found.scans:,} scans lie as the findings do, moved by "
+        f"{found.length_mm:.0f} mm (median): {found.agreeing:,} pairs agree in the vector of their scan, "
+        f"{found.by_chance:.0f} by chance"
+        + (f"; so moved they hit {hits.true_positives:,} of {_total(hits):,} findings of these" if hits else ""),
+        reading.mend if turned else "write world = origin + direction @ millimetres with each image's own origin",
+        {"agreeing": found.agreeing, "by_chance": round(found.by_chance, 1), "scans_tried": found.scans,
+         "length_mm": round(found.length_mm, 1), "order": "".join("xyz"[axis] for axis in found.order),
+         "signs": "".join("+-"[sign < 0] for sign in found.signs)},
+    )  # fmt: skip
+
+
+def _total(counts: FreeResponseCounts) -> int:
+    return counts.true_positives + counts.false_negatives
 
 
 def _never_negative(marks: Points, nodules: Points) -> Complaint | None:
