@@ -131,6 +131,23 @@ def classification_command(
         typer.echo(f"\nNext: spicula evaluate doctor --predictions {predictions}")
 
 
+@app.command("paper", cls=OptionalValues)
+def paper_command(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="First author and year, for example zhuang2025.")],
+    data: Annotated[Path | None, typer.Option("--data", metavar="ROOT", help="Folder with data sets in it.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the record; paper-KEY.json if omitted.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the published tables against themselves.")] = False,
+    json: JsonOption = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap over patients.")] = 10_000,
+    seed: SeedOption = 0,
+) -> None:
+    """Ours beside a paper's numbers, on the data that is there; or whether its numbers can be at all."""
+    from spicula.pipelines.evaluate_paper import report_paper
+
+    found = report_paper(key, data, out=out, check=check, seed=seed, resamples=resamples)
+    _show(json, found.record, list(found.lines), {"Record": found.path})
+
+
 def _show(json: str | None, record: Mapping[str, Any], lines: list[str], written: Mapping[str, Path | None]) -> None:
     """Print the record, or the lines and where things were written."""
     if json == STDOUT:
