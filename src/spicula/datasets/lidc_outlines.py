@@ -85,13 +85,14 @@ def box_of(marks: Sequence[Mark], slices_z_mm: ArrayLike) -> Box:
     return (first, y, x), (last - first + 1, y_end - y + 1, x_end - x + 1)
 
 
-def mask_of(mark: Mark, slices_z_mm: ArrayLike, *, box: Box | None = None) -> Bools:
+def mask_of(mark: Mark, slices_z_mm: ArrayLike, *, box: Box | None = None, with_line: bool = False) -> Bools:
     """One reader's mask; holes are cut last.
 
     Args:
         mark: With outlines.
         slices_z_mm: Places of all slices, ascending; an outline lies on the nearest.
         box: Where; :func:`box_of` the mark if None.
+        with_line: Take the pixels of the line for the nodule too (not those around holes), as some papers do.
 
     Returns:
         ``[slices, rows, columns]``.
@@ -103,7 +104,7 @@ def mask_of(mark: Mark, slices_z_mm: ArrayLike, *, box: Box | None = None) -> Bo
         within = inside(outline.points_xy, start[1:], shape[1:])
         if outline.inside:
             mask[number] |= within
-            mask[number][_line(outline.points_xy, start, shape)] = False
+            mask[number][_line(outline.points_xy, start, shape)] = with_line
         else:
             mask[number] &= ~within
             mask[number][_line(outline.points_xy, start, shape)] = False
