@@ -131,6 +131,39 @@ def classification_command(
         typer.echo(f"\nNext: spicula evaluate doctor --predictions {predictions}")
 
 
+@app.command("doctor", cls=OptionalValues)
+def doctor_command(
+    detections: Annotated[Path | None, typer.Option("--detections", help="As 'evaluate froc' takes them.")] = None,
+    annotations: Annotated[Path | None, typer.Option("--annotations", help="As 'evaluate froc' takes them.")] = None,
+    series: Annotated[Path | None, typer.Option("--series", help="As 'evaluate froc' takes them.")] = None,
+    excluded: Annotated[Path | None, typer.Option("--excluded", help="As 'evaluate froc' takes them.")] = None,
+    folds: Annotated[Path | None, typer.Option("--folds", help="CSV with seriesuid,fold.")] = None,
+    scans: Annotated[
+        Path | None, typer.Option("--scans", help="Folder of the images: voxel indices can then be told from mm.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="CSV with pid,nodule_id and a probability.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="CSV with pid,nodule_id,label, if the labels are elsewhere.")
+    ] = None,
+    split: Annotated[Path | None, typer.Option("--split", help="CSV with a column 'split' or 'fold'.")] = None,
+    train: Annotated[Path | None, typer.Option("--train", help="CSV of what was trained on, with --test.")] = None,
+    test: Annotated[Path | None, typer.Option("--test", help="CSV of what is tested on, with --train.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """What is wrong with predictions before they are scored, and what would mend it; status 1 if they must not be."""
+    from spicula.pipelines.evaluate_doctor import examine
+
+    found = examine(
+        detections=detections, annotations=annotations, series=series, excluded=excluded, folds=folds, scans=scans,
+        predictions=predictions, truth=truth, split=split, train=train, test=test,
+    )  # fmt: skip
+    _show(json, found.to_json(), found.lines(), {})
+    if found.failed:
+        raise typer.Exit(1)
+
+
 @app.command("paper", cls=OptionalValues)
 def paper_command(
     key: Annotated[str, typer.Argument(metavar="KEY", help="First author and year, for example zhuang2025.")],
