@@ -177,6 +177,17 @@ def test_one_fold_against_all_names_the_fold() -> None:
     assert told[0].evidence["best_sensitivity"] == round(1 / 3, 4)
 
 
+def test_a_missing_fold_is_named() -> None:
+    marks, nodules = some_marks(), some_truth()
+    folds = {name: str(n // 10) for n, name in enumerate(SCANS)}
+    keep = ~np.isin(marks.scan, SCANS[10:20])
+    told = coverage.coverage_complaints(kept(marks, keep), nodules, SCANS, folds=folds)
+    assert codes(told) == ["error series.fold-missing"]
+    assert list(told[0].evidence["folds"]) == ["1"]  # type: ignore[arg-type]
+    without = coverage.coverage_complaints(kept(marks, keep), nodules, SCANS)
+    assert codes(without) == ["warning series.without-detections"]
+
+
 def test_divisors() -> None:
     marks, nodules = some_marks(), some_truth()
     diseased = kept(marks, np.isin(marks.scan, SCANS[:30]))

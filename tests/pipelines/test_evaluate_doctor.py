@@ -334,6 +334,22 @@ def test_what_is_missing_is_named(files: Files, tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
+def test_a_split_of_lidc_by_nodule_is_told(shared: Path, tmp_path: Path) -> None:
+    """TotalSegmentator#592 and the slice-level 98 %: LIDC's patients on both sides."""
+    lines = (shared / "lidc_nodules" / "nodules.csv").read_text().splitlines()
+    header, rows = lines[0].split(","), [line.split(",") for line in lines[1:]]
+    side = np.where(np.random.default_rng(0).random(len(rows)) < 0.8, "train", "test")
+    by_nodule = write(tmp_path / "n.csv", [*header, "split"], [(*r, s) for r, s in zip(rows, side, strict=True)])
+    found = examine(split=by_nodule)
+    assert codes(found) == {"split.patient", "split.series"}
+    assert "made by nodule" in found.complaints[0].problem
+    assert int(found.complaints[0].evidence["shared"]) == 82  # type: ignore[call-overload]
+    patient = {r[0]: s for r, s in zip(rows, side, strict=True)}
+    by_patient = write(tmp_path / "p.csv", [*header, "split"], [(*r, patient[r[0]]) for r in rows])
+    assert examine(split=by_patient).complaints == ()
+
+
+@pytest.mark.shared
 def test_the_published_detections_as_they_are_shipped(shared: Path) -> None:
     """Their ids lack leading zeros; with them the score is the published one."""
     oracle = shared / "luna16" / "oracle"

@@ -185,7 +185,11 @@ def _with_scans(chart: _Chart, listed: Sequence[str], fold_rows: Sequence[tuple[
         *(coverage.fold_complaints(chart.marks, chart.scans, rows_of_folds) if fold_rows else ()),
     ]
     chart = chart.told(told)
-    narrow = {"series.one-fold": "one fold", "divisor.only-with-findings": "divisor"}
+    narrow = {
+        "series.one-fold": "one fold",
+        "series.fold-missing": "fold left out",
+        "divisor.only-with-findings": "divisor",
+    }
     why = [narrow[c.code] for c in told if c.code in narrow]
     if not why:
         return chart

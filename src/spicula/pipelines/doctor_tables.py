@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spicula.core.errors import InputError
+from spicula.core.errors import InputError, SpiculaError
 from spicula.core.geometry import Geometry
 from spicula.formats import metaimage, nifti
 from spicula.formats.scans import READERS, find_scans
@@ -165,7 +165,7 @@ def read_grids(root: Path, scans: Collection[str]) -> tuple[dict[str, Geometry],
         read += look is None
         try:
             grids[name] = look(path) if look is not None else find_scans(path)[0].load().geometry
-        except InputError as error:
+        except SpiculaError as error:
             broken.append(str(error))
     complaints = []
     if broken:

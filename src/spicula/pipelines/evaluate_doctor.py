@@ -90,7 +90,11 @@ def examine(
     Raises:
         InputError: Nothing to examine, a file missing beside another, a file that cannot be read or lacks a column.
     """
-    given = {name: path for name, path in locals().items() if path is not None}
+    options = {
+        "detections": detections, "annotations": annotations, "series": series, "excluded": excluded, "folds": folds,
+        "scans": scans, "predictions": predictions, "truth": truth, "split": split, "train": train, "test": test,
+    }  # fmt: skip
+    given = {name: path for name, path in options.items() if path is not None}
     told: list[Complaint] = []
     facts: dict[str, Fact] = {}
     for found, seen in _parts(given):

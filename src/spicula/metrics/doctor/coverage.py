@@ -91,7 +91,8 @@ def coverage_complaints(
         folds: Fold of each scan, where it is known.
 
     Returns:
-        One fold scored against all, detections on the scans with findings only, scans without detections.
+        One fold scored against all, a fold that is missing, detections on the scans with findings only, scans without
+        detections.
     """
     listed = list(dict.fromkeys(scans))
     marked = set(map(str, marks.scan)) & set(listed)
@@ -105,6 +106,15 @@ def coverage_complaints(
     healthy = len(listed) - len(with_findings)
     if healthy > 0.05 * len(listed) and marked <= with_findings and len(marked) > 0.9 * len(with_findings):
         return (_divisor(len(listed), len(marked), evidence),)
+    bare_folds = _bare_folds(marked, set(listed), folds or {})
+    if bare_folds and len(marked) >= _PART * len(listed):
+        return (Complaint(
+            "series.fold-missing", "error",
+            f"none of the scans of fold {', '.join(bare_folds)} has a detection, {len(bare):,} of {len(listed):,} "
+            f"scans in all: no more than {most:.3f} of the findings can be found",
+            "join the detections of all folds into one file, or give --series without the scans of these folds",
+            {**evidence, "folds": bare_folds},
+        ),)  # fmt: skip
     if len(marked) < _PART * len(listed):
         return (_one_fold(marked, listed, folds, most=most, evidence=evidence),)
     if len(marked) < _FEW * len(listed):
@@ -143,6 +153,12 @@ def _one_fold(
         "detections of all folds into one file",
         {**evidence, "folds": named},
     )  # fmt: skip
+
+
+def _bare_folds(marked: set[str], listed: set[str], folds: Mapping[str, str]) -> list[str]:
+    """Folds with scans in the list, none of which is marked."""
+    there = {fold for name, fold in folds.items() if name in listed}
+    return sorted(there - {fold for name, fold in folds.items() if name in marked})
 
 
 def _folds_of(marked: set[str], folds: Mapping[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections import Counter
@@ -150,12 +151,14 @@ def _affix(left: list[str], targets: list[str]) -> _Step | None:
 
 
 def _cut(left: list[str], targets: list[str]) -> dict[str, str]:
+    """Ids that are the beginning of exactly one target."""
+    ranked = sorted(targets)
     found = {}
     for name in left:
-        if len(name) >= _LEAST_CUT:
-            longer = [target for target in targets if target.startswith(name)]
-            if len(longer) == 1:
-                found[name] = longer[0]
+        at = bisect.bisect_left(ranked, name)
+        longer = [target for target in ranked[at : at + 2] if target.startswith(name)]
+        if len(name) >= _LEAST_CUT and len(longer) == 1:
+            found[name] = longer[0]
     return found
 
 
