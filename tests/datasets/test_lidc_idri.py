@@ -26,9 +26,10 @@ PATIENT = "LIDC-IDRI-0009"
 METADATA = "Collection,Patient Id,Modality,Series UID\n"
 
 
-def write_scan(folder: Path, *, patient: str = PATIENT, slices: int = 12, description: str = "chest") -> Series:
+def write_scan(folder: Path, *, patient: str = PATIENT, description: str = "chest", direction=None) -> Series:
     """Write a CT series of LIDC's kind: 512 pixels would be slow, 64 do."""
-    grid = Geometry.from_axes((slices, 64, 64), (2.5, 0.7, 0.7), origin_xyz_mm=(-40.0, -30.0, -200.0))
+    origin = (-40.0, -30.0, -200.0)
+    grid = Geometry.from_axes((12, 64, 64), (2.5, 0.7, 0.7), origin_xyz_mm=origin, direction_xyz=direction)
     array = np.full(grid.shape_zyx, -850, np.int16)
     array[:, :8] = 40
     write_series(folder, Volume(array, grid), patient_id=patient, description=description)
@@ -80,6 +81,19 @@ def test_a_finding_lies_where_the_series_says(tcia):
     diagonal = 0.7 * np.hypot(1, 1) * np.mean([7, 7, 5])
     assert finding.diameter_mm == pytest.approx(diagonal)
     assert finding.attributes["longest_diameter_mm"] == pytest.approx(diagonal)
+
+
+@pytest.mark.parametrize("signs", [(-1, -1, 1), (1, 1, -1), (-1, 1, -1)])
+def test_places_follow_the_headers_however_the_patient_lies(tmp_path, lidc, signs):
+    series = write_scan(tmp_path / "scan", direction=np.diag(signs))
+    (tmp_path / "1.xml").write_bytes(reading_of(lidc, series))
+    (case,) = lidc_idri.load_cases(tmp_path)
+    (finding,) = case.findings
+    volume = case.load_volume()
+    middle = volume.geometry.index_to_world((4, finding.attributes["row_px"], finding.attributes["column_px"]))
+    assert finding.center_xyz_mm == pytest.approx(middle.tolist())
+    index = volume.geometry.world_to_index(finding.mask.geometry.index_to_world(np.argwhere(finding.mask.array_zyx)))
+    assert index.mean(axis=0) == pytest.approx((4, 32.5, 22.5))
 
 
 def test_an_outline_is_what_half_of_the_readers_drew_on_the_scans_grid(tcia):

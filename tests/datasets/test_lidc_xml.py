@@ -221,3 +221,19 @@ def test_an_archive_cut_short_is_one_clear_error(content, tmp_path):
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(InputError, match=r"tar\.xz cannot be read"):
         list(reading_files(Path(path)))
+
+
+def test_a_damaged_file_is_read_or_refused_but_nothing_else(content):
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), rng.integers(1, 4)):
+            damaged[place] = rng.integers(0, 256)
+        if rng.random() < 0.2:
+            del damaged[int(rng.integers(0, len(damaged))) :]
+        try:
+            parse_reading(bytes(damaged), source="x")
+        except InputError:
+            refused += 1
+    assert refused > 100

