@@ -45,6 +45,22 @@ def test_the_results_in_the_readme_are_those_of_the_files() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_every_public_metric_is_on_its_page() -> None:
+    import inspect
+    import pkgutil
+    from importlib import import_module
+
+    import spicula.metrics
+
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+    for entry in pkgutil.walk_packages(spicula.metrics.__path__, "spicula.metrics."):
+        module = import_module(entry.name)
+        for name, thing in vars(module).items():
+            if inspect.isfunction(thing) and thing.__module__ == entry.name and not name.startswith("_"):
+                row = f"| `{entry.name.removeprefix('spicula.metrics.')}` | `{name}` |"
+                assert row in page, f"docs/reference/metrics.md lacks {row}"
+
+
 def test_the_makefile_has_the_two_commands_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
