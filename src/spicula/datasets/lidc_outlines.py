@@ -71,9 +71,19 @@ def inside(points_xy: Points, start_yx: tuple[int, int], shape_yx: tuple[int, in
     seen = (row >= 0) & (row < shape_yx[0])
     np.add.at(crossings, (row[seen], after[seen]), 1)
     plane = (np.cumsum(crossings, axis=1)[:, :-1] & 1).astype(bool)
-    on = ((a >= 0) & (a < np.asarray(shape_yx[::-1]))).all(axis=1)
-    plane[a[on, 1], a[on, 0]] = False
+    line = _pixels_on(a)
+    on = ((line >= 0) & (line < np.asarray(shape_yx[::-1]))).all(axis=1)
+    plane[line[on, 1], line[on, 0]] = False
     return plane
+
+
+def _pixels_on(points_xy: Points) -> Points:
+    """Every pixel whose center lies on a closed line, ``[m, 2]``: its points, and those between distant ones."""
+    along = np.roll(points_xy, -1, axis=0) - points_xy
+    steps = np.maximum(np.gcd(*np.abs(along).T), 1)
+    edge = np.repeat(np.arange(len(points_xy)), steps)
+    step = np.arange(len(edge)) - np.repeat(np.cumsum(steps) - steps, steps)
+    return np.asarray(points_xy[edge] + along[edge] // steps[edge, None] * step[:, None], dtype=np.int32)
 
 
 def box_of(marks: Sequence[Mark], slices_z_mm: ArrayLike) -> Box:
@@ -112,7 +122,7 @@ def mask_of(mark: Mark, slices_z_mm: ArrayLike, *, box: Box | None = None, with_
 
 
 def _line(points_xy: Points, start: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[Points, Points]:
-    y, x = points_xy[:, 1] - start[1], points_xy[:, 0] - start[2]
+    y, x = (_pixels_on(points_xy)[:, ::-1] - np.asarray(start[1:], dtype=np.int32)).T
     on = (y >= 0) & (y < shape[1]) & (x >= 0) & (x < shape[2])
     return y[on], x[on]
 
