@@ -132,7 +132,8 @@ def test_diameters() -> None:
     def seen(value: np.ndarray, *, luna16: bool = False) -> list[str]:
         return codes(truth.diameter_complaints(scored(nodules, value), marks, luna16=luna16))
 
-    assert seen(np.append(nodules.value[1:], -1)) == ["error diameters.missing"]
+    assert seen(np.append(nodules.value[1:], -1)) == ["warning diameters.missing"]
+    assert seen(np.append(nodules.value[1:], 0)) == ["error diameters.missing"]
     assert seen(nodules.value * 100) == ["error diameters.large"]
     tight = scored(nodules, np.full(90, 1.0))
     assert codes(truth.diameter_complaints(tight, marks, luna16=False)) == ["warning diameters.radii"]
@@ -163,7 +164,7 @@ def test_confident_false_positives_are_said_without_a_list() -> None:
     value = marks.value.copy()
     value[-20:] = 0.999 + np.arange(20) / 1e5
     response = match(scored(marks, value), nodules, SCANS)
-    assert codes(truth.confident_false_complaints(response, excluded=False)) == ["warning excluded.confident-false"]
+    assert codes(truth.confident_false_complaints(response, excluded=False)) == ["note excluded.confident-false"]
     assert truth.confident_false_complaints(response, excluded=True) == ()
 
 

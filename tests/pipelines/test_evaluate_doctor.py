@@ -295,6 +295,37 @@ def test_series_on_both_sides_without_a_patient(tmp_path: Path) -> None:
 # What cannot be examined.
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_in_the_cells_nothing_but_clear_errors_come_out(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = ["1", "2", "01", "002", "s1", "s1.mhd", "a/s1", "1.0", "1e+30", "1.2.3", ""]
+    numbers = ["0", "1", "0.5", "-3", "12.25", "7", "1e300", "nan", "inf", "", "abc"]
+
+    def table(name: str, *header: str) -> Path:
+        rows = [[str(rng.choice(ids if c in ("seriesuid", "pid", "nodule_id", "file") else numbers)) for c in header]
+                for _ in range(rng.integers(0, 14))]  # fmt: skip
+        return write(tmp_path / name, header, rows)
+
+    place = ("seriesuid", "coordX", "coordY", "coordZ")
+    answered = 0
+    for _ in range(40):
+        given = [
+            {"detections": table("d.csv", *place, "probability"), "annotations": table("a.csv", *place, "diameter_mm"),
+             "series": table("s.csv", "seriesuid"), "excluded": table("e.csv", *place, "diameter_mm")},
+            {"predictions": table("p.csv", "pid", "nodule_id", "probability", "label")},
+            {"train": table("r.csv", "pid", "nodule_id"), "test": table("t.csv", "pid", "file")},
+        ]  # fmt: skip
+        for options in given:
+            try:
+                found = examine(**options)  # type: ignore[arg-type]
+            except InputError as error:
+                assert "holds no row" in str(error)
+                continue
+            json.dumps(found.to_json(), allow_nan=False)
+            answered += 1
+    assert answered > 60
+
+
 def test_the_page_names_every_complaint() -> None:
     root = Path(__file__).resolve().parents[2]
     page = (root / "docs" / "how-to" / "evaluation-doctor.md").read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,9 @@ FOLD_ALIASES: Mapping[str, str] = {**ALIASES, "subset": "fold", "split": "fold",
 
 MOST_READ = 8
 """Scans that are read whole where their grid cannot be had from a header."""
+
+_TOO_LARGE = 1e9
+"""No millimetre, score or diameter is that large; NaN and infinity are not either."""
 
 _LOOK = {".mhd": metaimage.look, ".mha": metaimage.look, ".nii": nifti.look, ".nii.gz": nifti.look}
 
@@ -200,7 +202,7 @@ def unreadable_numbers(rows: Sequence[Row], column: str, *, what: str, of: int) 
 
 
 def number_or_none(row: Row, column: str) -> float | None:
-    """A finite number, None where the cell holds anything else."""
+    """A finite number, None where the cell holds anything else (or one that nothing here can be)."""
     return _number(row, column)
 
 
@@ -210,7 +212,7 @@ def _number(row: Row, column: str) -> float | None:
         value = float(written.replace(",", ".") if row.decimal_comma else written)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) < _TOO_LARGE else None
 
 
 def _unreadable(rows: Sequence[Row], columns: Sequence[str], *, what: str, of: int) -> Complaint:

@@ -27,13 +27,13 @@ def diameter_complaints(nodules: Points, marks: Points, *, luna16: bool) -> tupl
         Diameters missing, radii, too large; findings written twice.
     """
     found = list(_twice(nodules))
-    missing = int((nodules.value <= 0).sum())
-    if missing:
+    none, unknown = int((nodules.value == 0).sum()), int((nodules.value < 0).sum())
+    if none or unknown:
         found.append(Complaint(
-            "diameters.missing", "error",
-            f"{missing:,} of {nodules.scan.size:,} annotated findings have no diameter (0 or less): a hit cannot be "
-            "told",
-            "write diameter_mm of each finding", {"missing": missing},
+            "diameters.missing", "error" if none else "warning",
+            f"of {nodules.scan.size:,} annotated findings {none:,} have a diameter of 0, which nothing can hit, and "
+            f"{unknown:,} a negative one, which is scored as 10 mm", "write diameter_mm of each finding",
+            {"zero": none, "negative": unknown},
         ))  # fmt: skip
     there = nodules.value[nodules.value > 0]
     if there.size == 0:
@@ -162,7 +162,7 @@ def confident_false_complaints(response: FreeResponse, *, excluded: bool) -> tup
     if excluded or share < 0.08:
         return ()
     return (Complaint(
-        "excluded.confident-false", "warning",
+        "excluded.confident-false", "note",
         f"{above:,} false positives score above the median hit ({middle:g}), {share:.2f} for each finding hit, and no "
         "excluded findings were given: some of them may be findings that the readers left out",
         "give --excluded with findings that shall count neither way (LUNA16: annotations_excluded.csv)",
