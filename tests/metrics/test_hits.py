@@ -168,3 +168,8 @@ def test_bad_boxes_are_named() -> None:
         hits.cubes(Points(["a"], [[0, 0, 0]], [1]), [1.0, 2.0])
     with pytest.raises(InputError, match="leading zeros"):
         hits.match_boxes(box, box, ["00a"])
+
+
+def test_a_place_beyond_any_scanner_is_refused():
+    with pytest.raises(InputError, match=r"row 0 of a: got a place at \[1e\+300, 0.0, 0.0\] mm"):
+        Points(np.array(["a"]), np.array([[1e300, 0, 0]]), np.array([0.5]))

@@ -19,6 +19,9 @@ from spicula.metrics.classification import FloatArray
 _DEFAULT_DIAMETER_MM = 10.0  # of a finding whose diameter is negative, that is unknown (the official script's)
 
 
+_FARTHEST_MM = 1e6  # no scanner's frame reaches a kilometre; squares of larger numbers overflow
+
+
 def _checked(
     what: str, scan: ArrayLike, place: ArrayLike, value: ArrayLike
 ) -> tuple[NDArray[np.str_], FloatArray, FloatArray]:
@@ -31,6 +34,10 @@ def _checked(
     bad = np.flatnonzero(~(np.isfinite(places).all(axis=1) & np.isfinite(values)))
     if bad.size:
         raise InputError(f"row {bad[0]} of {names[bad[0]]}", got="a number that is not finite", expected="a number")
+    far = np.flatnonzero((np.abs(places) > _FARTHEST_MM).any(axis=1))
+    if far.size:
+        got = f"a place at {places[far[0]].tolist()} mm"
+        raise InputError(f"row {far[0]} of {names[far[0]]}", got=got, expected="world millimetres")
     return names, places, values
 
 
@@ -44,7 +51,7 @@ class Points:
         value: float64 ``[n]``: a mark's score (higher is surer), or a finding's diameter in mm (negative: unknown).
 
     Raises:
-        InputError: Shapes differ, or a number is not finite.
+        InputError: Shapes differ, a number is not finite, or a place is a kilometre away.
     """
 
     scan: NDArray[np.str_]
