@@ -4,8 +4,9 @@
 are counted from the center of the first pixel, to the right and down the image (to the patient's left and back in an
 image shown as usual), z from a slice numbered 0, slice numbers growing towards the feet (so z = -number times
 spacing). Millimetres are true, the origin is not; places of two series cannot be compared, those of two stacks of one
-series can where both have one slice distance. That slice numbers grow towards the feet is how the authors write their NIfTI files, and it agrees with
-``Normalized_lesion_location`` in 99.9 % of the pairs of lesions of one series in the test part.
+series can where both have one slice distance. That slice numbers grow towards the feet is how the authors write their
+NIfTI files, and it agrees with ``Normalized_lesion_location`` in 99.9 % of the pairs of lesions of one series in the
+test part.
 
 **Rows to be careful with.** ``Possibly_noisy`` is the authors' own flag (``truth["possibly_noisy"]``). Nine further
 rows are skipped by the published lesion search because their images could not be read: see
