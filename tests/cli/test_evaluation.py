@@ -89,3 +89,15 @@ def test_classification_on_the_output_of_score(tmp_path):
     assert "Risk of 60 nodules" in (tmp_path / "p.html").read_text()
     record = json.loads(run(app, ["evaluate", "classification", *options, "--json"]).output)
     assert record["nodule"]["rows"] == 60
+
+
+def test_a_threshold_that_calls_nothing_has_no_precision_and_still_a_record(tmp_path):
+    rows = "".join(f"p{n},1,{0.1 + n / 100},{int(n % 3 == 0)}\n" for n in range(24))
+    (tmp_path / "p.csv").write_text("pid,nodule_id,probability,label\n" + rows)
+    options = ["evaluate", "classification", "--predictions", str(tmp_path / "p.csv"), "--resamples", "100"]
+    printed = run(app, [*options, "--json"])
+    assert printed.exit_code == 0, printed.output
+    assert json.loads(printed.output)["nodule"]["precision"] is None
+    told = run(app, [*options, "--json", str(tmp_path / "r.json")])
+    assert "precision –," in told.output
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(printed.output)

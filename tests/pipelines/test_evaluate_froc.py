@@ -20,8 +20,8 @@ from spicula.pipelines.evaluate_froc import (
     free_response_arrays,
     summary_lines,
     to_record,
-    write_record,
 )
+from spicula.pipelines.run_folder import write_json
 
 KEYS = {
     "schema", "program", "version", "protocol", "cpm", "interval", "rates", "sensitivity", "sensitivity_interval",
@@ -265,7 +265,7 @@ def test_lines_for_people(toy: Toy) -> None:
 def test_record_is_written_whole(toy: Toy) -> None:
     found = toy.evaluate()
     path = toy.folder / "out" / "froc.json"
-    write_record(path, found)
+    write_json(path, to_record(found), finite=True)
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record == to_record(found)
     assert set(record) == KEYS

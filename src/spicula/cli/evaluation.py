@@ -190,7 +190,7 @@ def _show(json: str | None, record: Mapping[str, Any], lines: list[str], written
     if json:
         from spicula.pipelines.run_folder import write_json
 
-        write_json(Path(json), record)
+        write_json(Path(json), record, finite=True)
         typer.echo(f"Record: {json}")
     for name, path in written.items():
         if path:

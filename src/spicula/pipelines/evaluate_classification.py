@@ -19,6 +19,9 @@ from spicula.metrics.folds import FoldInterval, t_interval
 from spicula.metrics.patients import patient_maximum
 from spicula.pipelines.predictions_table import Predictions
 
+RATES = ("accuracy", "f1", "precision", "sensitivity", "specificity")
+"""What is told of the calls at a threshold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -49,7 +52,7 @@ class Discrimination:
         rows: How many.
         positives: Of them, of class 1.
         patients: How many patients they are of.
-        auroc: With its interval over patients; the interval is absent (None) below ten patients.
+        auroc: With its interval over patients.
         auprc: Step-wise, the same.
         at_threshold: Counts and rates at the threshold.
         at_recalls: False positive rate and precision at the recalls nearest to 0.6, 0.7, 0.8 and 0.9.
@@ -152,8 +155,7 @@ def summary_lines(result: Classification) -> list[str]:
         counts = part.at_threshold
         lines.append(f"{part.rows:,} {name}, {part.positives:,} malignant")
         lines += [f"  {area} {between(value)}" for area, value in (("AUROC", part.auroc), ("AUPRC", part.auprc))]
-        rates = ("accuracy", "f1", "precision", "sensitivity", "specificity")
-        at = ", ".join(f"{rate} {getattr(counts, rate):.3f}" for rate in rates)
+        at = ", ".join(f"{rate} {or_dash(getattr(counts, rate))}" for rate in RATES)
         lines.append(f"  at {counts.threshold:g}: {at}")
         if part.calibration:
             fit = part.calibration
@@ -172,8 +174,13 @@ def between(found: Interval) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
+def or_dash(value: float | None) -> str:
+    """A number as it is quoted, a dash where there is none: a precision where nothing was called."""
+    return "–" if value is None or np.isnan(value) else f"{value:.3f}"
+
+
 def to_json(result: Classification, predictions: Predictions) -> dict[str, Any]:
-    """The result as plain JSON values."""
+    """The result as plain JSON values; None for a rate without cases to rest on."""
     record: dict[str, Any] = {
         "predictions": str(predictions.path),
         "columns": {"score": predictions.columns[0], "label": predictions.columns[1]},
@@ -270,7 +277,7 @@ def _discrimination_json(found: Discrimination) -> dict[str, Any]:
         "auroc": _interval_json(found.auroc),
         "auprc": _interval_json(found.auprc),
         "threshold": counts.threshold,
-        **{name: getattr(counts, name) for name in ("accuracy", "f1", "precision", "sensitivity", "specificity")},
+        **{name: _or_none(getattr(counts, name)) for name in RATES},
         "at_recall": [
             {
                 "target": row.target,
@@ -278,11 +285,16 @@ def _discrimination_json(found: Discrimination) -> dict[str, Any]:
                 "threshold": row.counts.threshold,
                 "false_positive_rate": row.counts.false_positive_rate,
                 "precision": row.counts.precision,
+                "loose_precision": row.loose_precision,
             }
             for row in found.at_recalls
         ],
         "calibration": None if found.calibration is None else asdict(found.calibration),
     }
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _interval_json(found: Interval) -> dict[str, Any]:

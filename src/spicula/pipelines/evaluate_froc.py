@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from spicula import __version__
 from spicula.core.errors import InputError
-from spicula.core.files import written_aside
 from spicula.metrics.bootstrap import FEWEST_PATIENTS
 from spicula.metrics.classification import FloatArray
 from spicula.metrics.froc import (
@@ -198,13 +196,6 @@ def to_record(evaluation: FrocEvaluation) -> dict[str, Any]:
             for v in evaluation.variants
         ],
     }
-
-
-def write_record(path: Path, evaluation: FrocEvaluation) -> None:
-    """Write the record, whole or not at all (see :func:`to_record`)."""
-    text = json.dumps(to_record(evaluation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
 
 
 def summary_lines(evaluation: FrocEvaluation) -> list[str]:

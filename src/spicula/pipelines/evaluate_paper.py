@@ -6,18 +6,18 @@ listed with what it would take. The record holds all that is needed to get the s
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from spicula.core.errors import InputError
-from spicula.core.files import written_aside
-from spicula.papers import IntervalKind, Paper, Published, paper
+from spicula.papers import Paper, Published, paper
 from spicula.pipelines import paper_consistency
-from spicula.pipelines.run_folder import versions
+from spicula.pipelines.paper_jobs import JOBS, needs
+from spicula.pipelines.paper_rows import Compared, Job, Ran
+from spicula.pipelines.run_folder import versions, write_json
 
 SCHEMA = "spicula-paper/1"
 """Version of the record; a key that changes its meaning or goes away raises it."""
@@ -27,59 +27,6 @@ RESAMPLES = 10_000
 
 RESULTS = Path("benchmarks/results")
 """Where a record goes if this folder is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ours:
-    """One of our numbers.
-
-    Args:
-        value: The number.
-        low: Lower end of its 95 % interval; None where it has none.
-        high: Upper end.
-        interval: What the interval is made of.
-        sd: Standard deviation over folds.
-        n: Cases behind it.
-        n_positive: Positives among them.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    interval: IntervalKind = ""
-    sd: float | None = None
-    n: int | None = None
-    n_positive: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A published number and ours.
-
-    Args:
-        part: Heading that rows are shown under.
-        what: What ours is.
-        published: The printed number; None for one that the paper does not have.
-        metric: As :attr:`spicula.papers.Published.metric`.
-        ours: Our number.
-        same_data: Whether it is from the paper's own data.
-        note: What a reader must know of this row.
-    """
-
-    part: str
-    what: str
-    published: Published | None
-    metric: str
-    ours: Ours
-    same_data: bool
-    note: str = ""
-
-    @property
-    def difference(self) -> float | None:
-        """Ours less the published value; None where there is none."""
-        if self.published is None or self.published.value is None:
-            return None
-        return self.ours.value - self.published.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +51,6 @@ class NotRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """What a job brings back.
-
-    Args:
-        rows: In the order they are shown.
-        notes: What a reader must know of all of them, the loudest first.
-        splits: By name, the hash of which patient was in which fold.
-        inputs: By path within the data, the SHA-256 of each file read.
-        facts: Whatever else shall be kept, as plain JSON values.
-        missing: What could not be run and why.
-    """
-
-    rows: tuple[Compared, ...] = ()
-    notes: tuple[str, ...] = ()
-    splits: dict[str, str] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class PaperEvaluation:
     """Ours beside a paper's numbers.
 
@@ -145,9 +71,6 @@ class PaperEvaluation:
     versions: dict[str, str]
 
 
-Job = Callable[[Paper, Path, int, int], Ran]
-
-
 def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESAMPLES) -> PaperEvaluation:
     """Run what can be run of a paper on the data that is there.
 
@@ -164,8 +87,6 @@ def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESA
         InputError: No such paper or folder, or a file of a data set that is there is broken.
         MissingExtraError: A row needs an extra that is not installed.
     """
-    from spicula.pipelines.paper_jobs import JOBS, needs
-
     found = paper(key)
     if not data.is_dir():
         raise InputError(f"{data}: no such folder", hint="name the folder that holds the data sets with --data")
@@ -230,7 +151,7 @@ def report_paper(
         evaluation = evaluate_paper(key, data, seed=seed, resamples=resamples)
         text, record = lines(evaluation), to_record(evaluation)
     path = out or record_path(key, check=check)
-    write_record(path, record)
+    write_json(path, record, finite=True)
     return PaperReport(tuple(text), record, path)
 
 
@@ -261,13 +182,6 @@ def to_record(evaluation: PaperEvaluation) -> dict[str, Any]:
         "facts": ran.facts,
         "versions": evaluation.versions,
     }
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON, whole or not at all."""
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
 
 
 def lines(evaluation: PaperEvaluation) -> list[str]:

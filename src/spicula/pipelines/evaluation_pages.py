@@ -17,7 +17,14 @@ from spicula.metrics.classification import FloatArray
 from spicula.metrics.curves import PLACES, precision_at_recalls, sensitivity_at_rates
 from spicula.metrics.decision import decision_curve
 from spicula.metrics.patients import patient_maximum
-from spicula.pipelines.evaluate_classification import Classification, Comparison, Discrimination, between
+from spicula.pipelines.evaluate_classification import (
+    RATES,
+    Classification,
+    Comparison,
+    Discrimination,
+    between,
+    or_dash,
+)
 from spicula.pipelines.evaluate_froc import FrocEvaluation, band_arrays, free_response_arrays
 from spicula.pipelines.predictions_table import Predictions
 from spicula.report import figures
@@ -140,17 +147,17 @@ def _numbers(parts: list[tuple[str, Discrimination]]) -> PageTable:
         ("AUROC", *(between(part.auroc) for _, part in parts)),
         ("AUPRC, step-wise", *(between(part.auprc) for _, part in parts)),
     ]
-    for name in ("accuracy", "f1", "precision", "sensitivity", "specificity"):
+    for name in RATES:
         at = f" at {parts[0][1].at_threshold.threshold:g}"
         title = {"f1": "F1", "sensitivity": "recall (sensitivity)"}.get(name, name)
-        rows.append((title + at, *(f"{getattr(part.at_threshold, name):.3f}" for _, part in parts)))
+        rows.append((title + at, *(or_dash(getattr(part.at_threshold, name)) for _, part in parts)))
     for name, title in (
         ("brier", "Brier score"), ("ece_equal_mass", "ECE, bins of equal mass"),
         ("ece_equal_width", "ECE, bins of equal width"), ("slope", "calibration slope"),
         ("intercept", "calibration intercept"), ("in_the_large", "calibration in the large"),
     ):  # fmt: skip
         values = [getattr(part.calibration, name) if part.calibration else None for _, part in parts]
-        rows.append((title, *("–" if value is None else f"{value:.3f}" for value in values)))
+        rows.append((title, *map(or_dash, values)))
     note = "A patient has the highest score of the nodules. Intervals draw whole patients."
     return PageTable("Numbers", ("", *(name for name, _ in parts)), tuple(rows), note)
 

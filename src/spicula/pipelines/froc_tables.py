@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from spicula.core.bundle import sha256_of
 from spicula.core.errors import InputError
 from spicula.formats.table import Row, Table, read_table
 from spicula.metrics.hits import NO_POINTS, Points
@@ -218,4 +218,4 @@ def _hint(strange: str, known: frozenset[str]) -> str | None:
 
 
 def _facts(table: Table) -> FileFacts:
-    return FileFacts(table.path.name, hashlib.sha256(table.path.read_bytes()).hexdigest(), len(table))
+    return FileFacts(table.path.name, sha256_of(table.path), len(table))

@@ -12,7 +12,7 @@ from spicula.core.finding import Case
 from spicula.datasets.lidc_tables import Diagnosis
 from spicula.papers import Paper, Published
 from spicula.pipelines.evaluate_froc import evaluate_froc
-from spicula.pipelines.evaluate_paper import Compared, Job, Ours, Ran
+from spicula.pipelines.paper_rows import Compared, Job, Ours, Ran
 from spicula.pipelines.semantic_rows import DIAGNOSED, compare, rated_nodules
 
 _NLST = (

@@ -64,7 +64,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON aside and move it into place."""
+def write_json(path: Path, content: Mapping[str, Any], *, finite: bool = False) -> None:
+    """Write JSON aside and move it into place.
+
+    Args:
+        path: The file.
+        content: Plain JSON values.
+        finite: Refuse NaN and infinity, which are no JSON; for records that other programs read.
+
+    Raises:
+        ValueError: A number is not finite where that is asked for.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=not finite) + "\n"
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")

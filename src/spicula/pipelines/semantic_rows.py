@@ -23,7 +23,7 @@ from spicula.metrics.classification import FloatArray, auprc, auroc
 from spicula.metrics.patients import patient_maximum
 from spicula.papers import Paper, Published
 from spicula.pipelines import semantic_only
-from spicula.pipelines.evaluate_paper import Compared, Ours, Ran
+from spicula.pipelines.paper_rows import Compared, Ours, Ran
 
 TRAITS = (
     "subtlety", "internal_structure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture",
