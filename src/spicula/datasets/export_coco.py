@@ -27,12 +27,10 @@ from spicula.core.errors import InputError
 from spicula.core.finding import Case, Finding
 from spicula.core.volume import Mask, Volume
 from spicula.datasets.instance_masks import MaskSource, corner_of, instance_mask
+from spicula.formats import png16
 from spicula.transforms.resample import to_lps_axes
 
 Bits: TypeAlias = Literal[8, 16]
-
-HU_OFFSET = 32768
-"""What is added to HU in a 16-bit picture."""
 
 WINDOW_HU = (-1350.0, 150.0)
 """What an 8-bit picture shows: black and white."""
@@ -97,7 +95,7 @@ def write_coco(cases: Iterable[Case], folder: Path, *, description: str, licence
 
 def _pixels(bits: Bits) -> dict[str, Any]:
     if bits == 16:
-        return {"bits": 16, "hu": f"value - {HU_OFFSET}"}
+        return {"bits": 16, "hu": f"value - {png16.OFFSET}"}
     return {"bits": 8, "window_hu": list(WINDOW_HU)}
 
 
@@ -203,7 +201,7 @@ def run_lengths(plane: NDArray[np.bool_]) -> list[int]:
 
 def _write_png(path: Path, plane: NDArray[Any], bits: Bits) -> None:
     if bits == 16:
-        pixels = np.clip(np.rint(plane.astype(np.float64)) + HU_OFFSET, 0, 65535).astype(np.uint16)
+        pixels = np.clip(np.rint(plane.astype(np.float64)) + png16.OFFSET, 0, 65535).astype(np.uint16)
     else:
         low, high = WINDOW_HU
         pixels = np.rint(np.clip((plane.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from spicula.core.errors import InputError
 from spicula.core.files import written_aside
 from spicula.core.finding import Finding
 from spicula.datasets.catalog import Check, dataset
@@ -64,7 +63,7 @@ def describe(name: str, root: Path, *, progress: Callable[[int], None] | None = 
 
     Args:
         name: Of the data set.
-        root: Its folder.
+        root: Its folder; for nodule-csv the table does too.
         progress: Called with the number of cases seen.
 
     Returns:
@@ -78,7 +77,7 @@ def describe(name: str, root: Path, *, progress: Callable[[int], None] | None = 
     values: dict[str, Counter[float]] = {}
     diameters: list[float] = []
     findings = empty = cases = 0
-    for cases, case in enumerate(dataset(name).load_cases(existing(root)), start=1):
+    for cases, case in enumerate(dataset(name).load_cases(root), start=1):
         patients.add(case.patient_id)
         splits[case.split] += 1
         findings += len(case.findings)
@@ -100,7 +99,7 @@ def verify(name: str, root: Path, *, deep: bool = False) -> Iterator[Check]:
 
     Args:
         name: Of the data set.
-        root: Its folder.
+        root: Its folder; for nodule-csv the table does too.
         deep: Read the pixels of every image, not only its header.
 
     Yields:
@@ -109,7 +108,7 @@ def verify(name: str, root: Path, *, deep: bool = False) -> Iterator[Check]:
     Raises:
         InputError: No such data set or folder.
     """
-    yield from dataset(name).verify(existing(root), deep=deep)
+    yield from dataset(name).verify(root, deep=deep)
 
 
 def write_report(path: Path, checks: Iterator[Check], *, seen: Callable[[Check], None]) -> None:
@@ -126,19 +125,6 @@ def write_report(path: Path, checks: Iterator[Check], *, seen: Callable[[Check],
         for check in checks:
             writer.writerow([check.state, check.what, check.message, check.path or "", check.line or ""])
             seen(check)
-
-
-def existing(root: Path) -> Path:
-    """The folder, if it is one.
-
-    Raises:
-        InputError: It is not.
-    """
-    if not root.is_dir():
-        raise InputError(
-            f"{root}", got="a file" if root.exists() else "nothing there", expected="the data set's folder"
-        )
-    return root
 
 
 def _count(finding: Finding, values: dict[str, Counter[float]]) -> None:

@@ -19,7 +19,6 @@ from spicula.datasets.export_nndetection import write_nndetection
 from spicula.datasets.nodule_csv import write_nodules
 from spicula.datasets.places import has_place
 from spicula.formats import find_scans, write_nifti
-from spicula.pipelines.describe_dataset import existing
 
 Layout: TypeAlias = Literal["nodule-csv", "coco", "nndetection"]
 
@@ -59,7 +58,7 @@ def export(
     if layout not in get_args(Layout):
         raise InputError("layout", got=layout, expected=f"one of {', '.join(get_args(Layout))}")
     about = dataset(name).DESCRIPTION
-    cases = _counted(dataset(name).load_cases(existing(root)), progress)
+    cases = _counted(dataset(name).load_cases(root), progress)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}", got="something that is there", expected="a new or empty folder")
     with folder_written_aside(out, replaces=(SKIPPED, RECORD)) as aside:
