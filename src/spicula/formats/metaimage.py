@@ -12,10 +12,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spicula.core.errors import GeometryError, InputError
+from spicula.core.errors import InputError
 from spicula.core.geometry import FloatArray, Geometry
 from spicula.core.volume import Volume
-from spicula.formats.pixels import check_shape, damaged, make_volume, read_bytes, slice_files, to_hu
+from spicula.formats.pixels import (
+    check_length,
+    check_shape,
+    damaged,
+    make_grid,
+    make_volume,
+    read_bytes,
+    slice_files,
+    to_hu,
+)
 
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -90,16 +99,8 @@ def look(path: str | Path) -> Geometry:
         part = int(said) if said.isdigit() and len(layout.files) == 1 else 1
     for file in layout.files:
         start = header.end if file == path else max(layout.header_size, 0)
-        found = max(file.stat().st_size - start, 0)
-        if found < part:
-            raise InputError(
-                f"{file}: the image is cut short", got=f"{found} bytes", expected=f"{part} bytes",
-                hint="copy or export the file again",
-            )  # fmt: skip
-    try:
-        return Geometry(layout.shape, layout.affine)
-    except GeometryError as error:
-        raise InputError(f"{path}: {error}", hint="the header looks damaged; export the file again") from error
+        check_length(file, max(file.stat().st_size - start, 0), part)
+    return make_grid(path, layout.shape, layout.affine)
 
 
 @dataclass(frozen=True, slots=True)

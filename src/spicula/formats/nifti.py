@@ -17,11 +17,21 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from spicula.core.errors import GeometryError, InputError
+from spicula.core.errors import InputError
 from spicula.core.files import written_aside
 from spicula.core.geometry import RAS_TO_LPS, FloatArray, Geometry
 from spicula.core.volume import Volume
-from spicula.formats.pixels import DAMAGED, Encoding, check_shape, damaged, make_volume, read_bytes, to_hu
+from spicula.formats.pixels import (
+    DAMAGED,
+    Encoding,
+    check_length,
+    check_shape,
+    damaged,
+    make_grid,
+    make_volume,
+    read_bytes,
+    to_hu,
+)
 
 _HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _MAGIC = {348: b"n+1\0", 540: b"n+2\0"}
@@ -72,16 +82,8 @@ def look(path: str | Path) -> Geometry:
     path = Path(path)
     layout = _layout(path)
     whole = layout.start + layout.bytes if layout.encoding == "raw" else 1
-    found = path.stat().st_size
-    if found < whole:
-        raise InputError(
-            f"{path}: the image is cut short", got=f"{found} bytes", expected=f"{whole} bytes",
-            hint="copy or export the file again",
-        )  # fmt: skip
-    try:
-        return Geometry(layout.shape, layout.affine)
-    except GeometryError as error:
-        raise InputError(f"{path}: {error}", hint="the header looks damaged; export the file again") from error
+    check_length(path, path.stat().st_size, whole)
+    return make_grid(path, layout.shape, layout.affine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,28 @@ def make_volume(
     Raises:
         InputError: The grid makes no sense, or there are NaN or infinite voxels.
     """
-    shape = array_zyx.shape
+    geometry = make_grid(path, array_zyx.shape, affine_lps)
+    check_finite(path, array_zyx, geometry)
+    notes = list(warnings)
+    if geometry.is_sheared:
+        notes.append(f"{path}: the axes are not perpendicular (a gantry tilt, or a damaged header); kept as they are.")
+    return Volume(array_zyx, geometry, acquisition=Acquisition(str(path), format_name), warnings=tuple(notes))
+
+
+def make_grid(path: Path, shape_zyx: Sequence[int], affine_lps: FloatArray) -> Geometry:
+    """The grid that a header tells.
+
+    Args:
+        path: The file.
+        shape_zyx: Number of voxels along each axis.
+        affine_lps: ``[4, 4]``, index (z, y, x) to LPS mm.
+
+    Returns:
+        The grid.
+
+    Raises:
+        InputError: It makes no sense; names the file.
+    """
     hint = "the header looks damaged; export the file again"
     spacing = np.abs(affine_lps[:3, :3]).max(axis=0)
     if not np.abs(affine_lps).max() < _MAX_MM or not spacing.min() > _MIN_SPACING_MM:
@@ -280,14 +301,27 @@ def make_volume(
             f"{path}: grid", got=np.asarray(affine_lps).tolist(), expected="a place and spacing in mm", hint=hint
         )
     try:
-        geometry = Geometry((shape[0], shape[1], shape[2]), affine_lps)
+        return Geometry((shape_zyx[0], shape_zyx[1], shape_zyx[2]), affine_lps)
     except GeometryError as error:
         raise InputError(f"{path}: {error}", hint=hint) from error
-    check_finite(path, array_zyx, geometry)
-    notes = list(warnings)
-    if geometry.is_sheared:
-        notes.append(f"{path}: the axes are not perpendicular (a gantry tilt, or a damaged header); kept as they are.")
-    return Volume(array_zyx, geometry, acquisition=Acquisition(str(path), format_name), warnings=tuple(notes))
+
+
+def check_length(path: Path, found: int, least: int) -> None:
+    """Refuse a file that holds fewer bytes than its header says.
+
+    Args:
+        path: The file.
+        found: Bytes that are there.
+        least: Bytes that must be.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    if found < least:
+        raise InputError(
+            f"{path}: the image is cut short", got=f"{found} bytes", expected=f"{least} bytes",
+            hint="copy or export the file again",
+        )  # fmt: skip
 
 
 def check_finite(path: Path, array_zyx: HuArray, geometry: Geometry) -> None:
