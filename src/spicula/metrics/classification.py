@@ -51,11 +51,18 @@ def checked(y: ArrayLike, score: ArrayLike, *, both_classes: bool = True) -> tup
     return positive, scores
 
 
-def _tie_ends(score: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Order of falling scores and, in that order, the last place of each run of equal scores."""
+def tie_ends(score: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rank scores and find where runs of equal ones end: the points of every curve.
+
+    Args:
+        score: float64 ``[n]``; n may be 0.
+
+    Returns:
+        ``[n]`` order of falling scores, equal ones as they were; and, in that order, the last place of each run.
+    """
     order = np.argsort(-score, kind="stable")
     ranked = score[order]
-    return order, np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
+    return order, np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)[: ranked.size]
 
 
 def auroc(y: ArrayLike, score: ArrayLike) -> float:
@@ -122,7 +129,7 @@ def weighted_auroc(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike)
         float64 ``[b]``; NaN where a set of weights leaves one class only.
     """
     positive, scores = checked(y, score)
-    order, ends = _tie_ends(scores)
+    order, ends = tie_ends(scores)
     ranked = positive[order]
     # Rows first: a resample is a column, so that every step runs along whole columns at once.
     rows = np.asarray(weights, dtype=np.float64).T[order]
@@ -139,7 +146,7 @@ def weighted_auroc(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike)
 def weighted_auprc(weights: NDArray[np.generic], y: ArrayLike, score: ArrayLike) -> FloatArray:
     """Step-wise AUPRC under many sets of row weights at once; as :func:`weighted_auroc`."""
     positive, scores = checked(y, score)
-    order, ends = _tie_ends(scores)
+    order, ends = tie_ends(scores)
     ranked = positive[order]
     rows = np.asarray(weights, dtype=np.float64).T[order]
     true, called = _running(rows[ranked]), _running(rows)
@@ -207,7 +214,7 @@ def curve(y: ArrayLike, score: ArrayLike) -> Curve:
         InputError: See :func:`checked`.
     """
     positive, scores = checked(y, score)
-    order, ends = _tie_ends(scores)
+    order, ends = tie_ends(scores)
     true = np.cumsum(positive[order], dtype=np.intp)[ends]
     return Curve(scores[order][ends], true, ends + 1 - true, int(positive.sum()), int((~positive).sum()))
 

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from spicula.core.errors import InputError
 from spicula.metrics.bootstrap import FEWEST_PATIENTS, Interval, draws, group_codes
-from spicula.metrics.classification import FloatArray
+from spicula.metrics.classification import FloatArray, tie_ends
 from spicula.metrics.hits import NO_BOXES as NO_BOXES
 from spicula.metrics.hits import NO_POINTS as NO_POINTS
 from spicula.metrics.hits import Boxes as Boxes
@@ -100,7 +100,7 @@ def free_response_curve(response: FreeResponse) -> tuple[FloatArray, FloatArray]
 
 def curve_counts(response: FreeResponse) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """False positives and findings hit from the highest score down to each distinct one, beginning with none."""
-    order, ends = _ranked(response)
+    order, ends = tie_ends(response.score)
     hit = response.hit[order]
     true = np.append(0, np.cumsum(hit)[ends])
     false = np.append(0, np.cumsum(~hit)[ends])
@@ -213,15 +213,6 @@ def luna16(
     return free_response_score(response, resamples=resamples, seed=seed)
 
 
-def _ranked(response: FreeResponse) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Order of falling scores and, in that order, the last place of each run of equal scores."""
-    order = np.argsort(-response.score, kind="stable")
-    ranked = response.score[order]
-    last = ranked.size - 1 if ranked.size else 0
-    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), last)
-    return order, ends if ranked.size else np.zeros(0, dtype=np.intp)
-
-
 def _drawn(
     response: FreeResponse,
     rates: FloatArray,
@@ -266,7 +257,7 @@ class _Steps:
     @classmethod
     def of(cls, response: FreeResponse) -> _Steps:
         """Of matched marks."""
-        order, ends = _ranked(response)
+        order, ends = tie_ends(response.score)
         scan, hit = response.scan[order], response.hit[order]
         has_hit = np.diff(np.append(0, np.cumsum(hit)[ends])) > 0
         kept = ends[has_hit | np.append(has_hit[1:], True)[: ends.size]]
