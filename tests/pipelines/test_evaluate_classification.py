@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from spicula.core.errors import InputError
-from spicula.pipelines.evaluate_classification import evaluate_predictions, to_json
+from spicula.pipelines.evaluate_classification import evaluate_predictions, summary_lines, to_json
 from spicula.pipelines.evaluation_pages import classification_page
 from spicula.pipelines.predictions_table import read_predictions
 from spicula.report.evaluation import render_evaluation
@@ -113,12 +113,62 @@ def test_failed_rows_are_left_out_only_when_asked_and_counted(tmp_path):
     assert any("3 rows without a score" in w for w in evaluate_predictions(predictions, resamples=50).warnings)
 
 
+def test_nodules_without_a_prediction_are_told(tmp_path):
+    own = list(rows())
+    predictions = read_predictions(written(tmp_path / "p.csv", own[:-7]), truth=written(tmp_path / "t.csv", own))
+    assert predictions.unpredicted == 7
+    result = evaluate_predictions(predictions, resamples=50)
+    assert any("7 nodules with a label have no prediction" in warning for warning in result.warnings)
+    assert to_json(result, predictions)["unpredicted"] == 7
+
+
+def test_folds_of_one_class_are_told(tmp_path):
+    content = [{**row, "fold": "x" if row["pid"] < "004" else int(row["pid"]) % 2} for row in rows()]
+    content = [{**row, "malignant": 0} if row["fold"] == "x" else row for row in content]
+    result = evaluate_predictions(read_predictions(written(tmp_path / "p.csv", content)), resamples=50)
+    assert set(result.folds) == {"0", "1"}
+    assert any("1 folds have one class only ('x')" in warning for warning in result.warnings)
+
+
+def test_another_label_in_the_other_file_is_refused(tmp_path):
+    own = list(rows())
+    turned = [{**own[0], "malignant": 1 - own[0]["malignant"]}, *own[1:]]
+    first, second = (read_predictions(written(tmp_path / f"{n}.csv", r)) for n, r in enumerate((own, turned)))
+    with pytest.raises(InputError, match=r"1\.csv: pid '000', nodule '0': got another label.*1 of 80 nodules"):
+        evaluate_predictions(first, other=second, resamples=50)
+    fewer = read_predictions(written(tmp_path / "f.csv", own[:-1]))
+    with pytest.raises(InputError, match=r"pid '039', nodule '79'"):
+        evaluate_predictions(first, other=fewer, resamples=50)
+
+
+def test_a_threshold_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(InputError, match="threshold"):
+        evaluate_predictions(read_predictions(written(tmp_path / "p.csv", rows())), threshold=float("nan"))
+
+
+def test_the_case_of_columns_does_not_matter(tmp_path):
+    path = written(tmp_path / "p.csv", [{**row, "fold": 1} for row in rows()])
+    head, body = path.read_text().split("\n", 1)
+    path.write_text(head.title().replace("Nodule_Id", "nodule_ID") + "\n" + body)
+    predictions = read_predictions(path)
+    assert predictions.columns == ("Probability", "Malignant")
+    assert predictions.fold is not None
+    assert read_predictions(path, score="PROBABILITY").columns == ("Probability", "Malignant")
+
+
+def test_the_lines_for_people_hold_recalls_and_draws(tmp_path):
+    predictions = read_predictions(written(tmp_path / "p.csv", rows()))
+    lines = summary_lines(evaluate_predictions(predictions, resamples=50, seed=3))
+    assert sum(line.startswith("  at recall ") for line in lines) == 8
+    assert lines[-1] == "intervals: 95 %, 50 resamples of patients, seed 3"
+
+
 def test_one_class_few_patients_and_missing_columns(tmp_path):
     benign = read_predictions(written(tmp_path / "p.csv", rows(), malignant=0))
-    with pytest.raises(InputError, match="both classes"):
+    with pytest.raises(InputError, match=r"p\.csv: labels of column malignant.*class 0 only.*both classes"):
         evaluate_predictions(benign)
     few = read_predictions(written(tmp_path / "q.csv", rows(patients=6)))
-    with pytest.raises(InputError, match="10 or more"):
+    with pytest.raises(InputError, match=r"q\.csv: patients \(pid\): got 6, expected 10 or more"):
         evaluate_predictions(few)
     with pytest.raises(InputError, match="column with the label missing"):
         read_predictions(

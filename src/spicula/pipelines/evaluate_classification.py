@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
-from spicula.metrics.bootstrap import Difference, Interval, bootstrap_difference, bootstrap_interval
+from spicula.metrics.bootstrap import (
+    FEWEST_PATIENTS,
+    Difference,
+    Interval,
+    bootstrap_difference,
+    bootstrap_interval,
+)
 from spicula.metrics.calibration import brier, calibration_line, expected_calibration_error
 from spicula.metrics.classification import AtRecall, Counts, FloatArray, at_recalls, auprc, auroc, counts_at
 from spicula.metrics.comparison import DeLong, delong
@@ -128,9 +134,13 @@ def evaluate_predictions(
         The scores.
 
     Raises:
-        InputError: One class only, fewer than ten patients, or the other file has other nodules.
+        InputError: One class only, fewer than ten patients, a threshold that is no number, or the other file has other
+            nodules or other labels.
     """
     y, score, patients = predictions.label, predictions.score, predictions.patient
+    if not np.isfinite(threshold):
+        raise InputError("threshold", got=threshold, expected="a finite number")
+    _check_enough(predictions)
     nodule = _discrimination(y, score, patients, threshold=threshold, resamples=resamples, seed=seed)
     by_patient = patient_maximum(patients, y, score)
     patient = None
@@ -155,6 +165,7 @@ def summary_lines(result: Classification) -> list[str]:
         counts = part.at_threshold
         lines.append(f"{part.rows:,} {name}, {part.positives:,} malignant")
         lines += [f"  {area} {between(value)}" for area, value in (("AUROC", part.auroc), ("AUPRC", part.auprc))]
+        lines += [_at_recall(row) for row in part.at_recalls]
         at = ", ".join(f"{rate} {or_dash(getattr(counts, rate))}" for rate in RATES)
         lines.append(f"  at {counts.threshold:g}: {at}")
         if part.calibration:
@@ -165,7 +176,12 @@ def summary_lines(result: Classification) -> list[str]:
         lines.append(f"mean of {mean.folds} folds: AUROC {mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]")
     if result.comparison:
         auroc_less, p = result.comparison.auroc, result.comparison.auroc.p_value
-        lines.append(f"AUROC less that of {result.comparison.path}: {between(auroc_less.difference)}, p {p:.3g}")
+        lines.append(
+            f"AUROC less that of {result.comparison.path}: {between(auroc_less.difference)}, p {p:.3g} "
+            f"(DeLong, nodules as if independent: p {result.comparison.delong.p_value:.3g})"
+        )
+    drawn = result.nodule.auroc
+    lines.append(f"intervals: {100 * drawn.level:g} %, {drawn.resamples:,} resamples of patients, seed {result.seed}")
     return lines
 
 
@@ -192,6 +208,7 @@ def to_json(result: Classification, predictions: Predictions) -> dict[str, Any]:
         "split_hash": result.split_hash,
         "seed": result.seed,
         "failed_rows": predictions.failed,
+        "unpredicted": predictions.unpredicted,
         "warnings": list(result.warnings),
     }
     if result.comparison:
@@ -202,6 +219,30 @@ def to_json(result: Classification, predictions: Predictions) -> dict[str, Any]:
             "delong_p": result.comparison.delong.p_value,
         }
     return record
+
+
+def _check_enough(predictions: Predictions) -> None:
+    """Name the file that has one class only or too few patients."""
+    rows, positives = predictions.label.size, int(predictions.label.sum())
+    if positives in (0, rows):
+        raise InputError(
+            f"{predictions.path}: labels of column {predictions.columns[1]}",
+            got=f"{rows} rows of class {int(positives > 0)} only", expected="both classes",
+        )  # fmt: skip
+    patients = np.unique(predictions.patient).size
+    if patients < FEWEST_PATIENTS:
+        raise InputError(
+            f"{predictions.path}: patients (pid)", got=patients, expected=f"{FEWEST_PATIENTS} or more to draw from",
+            hint="an interval over so few says nothing",
+        )  # fmt: skip
+
+
+def _at_recall(row: AtRecall) -> str:
+    counts = row.counts
+    return (
+        f"  at recall {row.target:g} ({or_dash(counts.sensitivity)}): false positive rate "
+        f"{or_dash(counts.false_positive_rate)}, precision {or_dash(counts.precision)}"
+    )
 
 
 def _discrimination(
@@ -229,10 +270,18 @@ def _compared(predictions: Predictions, other: Predictions, *, resamples: int, s
     if absent or len(place) != len(keys):
         pid, nodule = absent[0] if absent else next(key for key in place if key not in set(keys))
         raise InputError(
-            f"{other.path}", got=f"other nodules than {predictions.path} (pid {pid!r}, nodule {nodule!r})",
+            f"{other.path}", got=f"other nodules than {predictions.path} (pid {str(pid)!r}, nodule {str(nodule)!r})",
             expected="the same nodules",
         )  # fmt: skip
-    second = other.score[[place[key] for key in keys]]
+    order = [place[key] for key in keys]
+    second, differs = other.score[order], np.flatnonzero(other.label[order] != predictions.label)
+    if differs.size:
+        pid, nodule = keys[differs[0]]
+        raise InputError(
+            f"{other.path}: pid {str(pid)!r}, nodule {str(nodule)!r}",
+            got=f"another label than in {predictions.path} ({differs.size} of {len(keys)} nodules have one)",
+            expected="the same labels", hint="--truth gives both files the labels of one",
+        )  # fmt: skip
     y, first, groups = predictions.label, predictions.score, predictions.patient
     areas = [
         bootstrap_difference(area, y, first, second, groups, resamples=resamples, seed=seed) for area in (auroc, auprc)
@@ -253,6 +302,10 @@ def _warnings(predictions: Predictions, nodule: Discrimination) -> tuple[str, ..
     found = []
     if predictions.failed:
         found.append(f"{predictions.failed} rows without a score were left out: the numbers are of the others only.")
+    if predictions.unpredicted:
+        found.append(
+            f"{predictions.unpredicted} nodules with a label have no prediction: the numbers are of the others only."
+        )
     if nodule.calibration is None:
         found.append("The scores are not all between 0 and 1: they are no probabilities, and calibration is not given.")
     if nodule.auroc.value < 0.5:
@@ -260,6 +313,10 @@ def _warnings(predictions: Predictions, nodule: Discrimination) -> tuple[str, ..
     if np.unique(predictions.score).size <= 2:
         found.append("The scores have two values at most: calls instead of probabilities give a curve of one point.")
     if predictions.fold is not None:
+        silent = sorted(set(predictions.fold.tolist()) - set(_folds(predictions)))
+        if silent:
+            some = ", ".join(map(repr, silent[:3]))
+            found.append(f"{len(silent)} folds have one class only ({some}): they are not in the mean of folds.")
         apart = {pid: set(predictions.fold[predictions.patient == pid].tolist()) for pid in set(predictions.patient)}
         torn = sorted(str(pid) for pid, folds in apart.items() if len(folds) > 1)
         if torn:

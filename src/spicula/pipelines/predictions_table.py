@@ -34,6 +34,7 @@ class Predictions:
         columns: Names of the columns that score and label were read from.
         fold: ``[n]`` fold that left each row out; None where the file has no column ``fold``.
         failed: Rows left out because they have no score (only where that was allowed).
+        unpredicted: Nodules of the file of labels that have no row here.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Predictions:
     columns: tuple[str, str]
     fold: NDArray[np.str_] | None = None
     failed: int = 0
+    unpredicted: int = 0
 
     @property
     def split_hash(self) -> str:
@@ -61,8 +63,8 @@ def read_predictions(
 
     Args:
         path: CSV file, such as ``spicula score`` writes.
-        score: Column of the score; the first of :data:`SCORES` that is there if None.
-        label: Column of the label (0 or 1); the first of :data:`LABELS` that is there if None.
+        score: Column of the score; the first of :data:`SCORES` that is there if None. Case does not matter.
+        label: Column of the label (0 or 1); the first of :data:`LABELS` that is there if None. Case does not matter.
         truth: Another CSV file with ``pid``, ``nodule_id`` and the label, if the labels are not in the first.
         allow_failed: Leave out rows without a score (they are counted); else they are an error.
 
@@ -88,24 +90,28 @@ def read_predictions(
                 hint="are leading zeros or a prefix missing?",
             )  # fmt: skip
     scores = [_score(row, score_column, allow_failed=allow_failed) for row in kept.values()]
-    folds = [row["fold"] for row in kept.values()] if "fold" in table.columns else None
+    fold = next((name for name in table.columns if name.lower() == "fold"), None)
+    folds = [row[fold] for row in kept.values()] if fold else None
     if not kept:
         raise InputError(f"{path}: no row with a score", expected="one or more")
     return Predictions(
         path, np.array([pid for pid, _ in kept]), np.array([nodule for _, nodule in kept]),
         np.array([labels[key] for key in kept]), np.array(scores), (score_column, label_column),
-        np.array(folds) if folds else None, len(rows) - len(kept),
+        np.array(folds) if folds else None, len(rows) - len(kept), len(labels.keys() - rows.keys()),
     )  # fmt: skip
 
 
 def _column(table: Table, named: str | None, known: Sequence[str], what: str) -> str:
-    found = [name for name in ((named,) if named else known) if name in table.columns]
-    if not found:
+    columns = {name.lower(): name for name in table.columns} | {name: name for name in table.columns}
+    wanted = [key for name in ((named,) if named else known) for key in (name, name.lower())]
+    found = next((columns[key] for key in wanted if key in columns), None)
+    if found is None:
+        hint = f"name it with --{what}" + (", or give the labels with --truth" if what == "label" else "")
         raise InputError(
             f"{table.path}: column with the {what} missing", got=", ".join(table.columns),
-            expected=named or f"one of {', '.join(known)}", hint=f"name it with --{what}",
+            expected=named or f"one of {', '.join(known)}", hint=hint,
         )  # fmt: skip
-    return found[0]
+    return found
 
 
 def _by_nodule(table: Table) -> dict[tuple[str, str], Row]:
