@@ -113,7 +113,7 @@ def test_a_bad_row_says_why_and_stops_no_other(tmp_path, row, words):
         ("1,2,a.mha,1,2,3\n", "the first line must name the columns"),
         (f"{HEADER},pid\n", "named twice"),
         (f"{HEADER}\n", "holds no row"),
-        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"\xff\xfe\x00", "UTF-16"),
         (f'{HEADER}\n"p,n,a.mha,1,2,3\n', "not a table"),
     ],
 )

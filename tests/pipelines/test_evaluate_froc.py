@@ -251,6 +251,21 @@ def test_departures_are_told(toy: Toy) -> None:
         toy.evaluate(excluded=None, variants=True)
 
 
+def test_what_the_score_may_not_mean_is_told(toy: Toy) -> None:
+    def notes(**options: object) -> str:
+        return "; ".join(toy.evaluate(resamples=0, **options).notes)  # type: ignore[arg-type]
+
+    bare = toy.write("bare.csv", [HEAD.replace("probability", "diameter_mm")])
+    assert "bare.csv holds no finding of the listed scans" in notes(excluded=bare)
+    assert "annotations.csv holds all findings of annotations.csv" in notes(excluded=toy.annotations)
+    sized = Points(toy.nodules.scan, toy.nodules.center_xyz_mm, np.where(np.arange(15) < 4, -1.0, toy.nodules.value))
+    some = toy.table("sized.csv", sized, "diameter_mm")
+    assert "4 of 15 findings have no diameter: 10 mm is taken" in notes(annotations=some)
+    equal = Points(toy.marks.scan, toy.marks.center_xyz_mm, np.full(toy.marks.value.size, 0.5))
+    assert "all detections have one score" in notes(detections=toy.table("equal.csv", equal, "probability"))
+    assert notes() == "; ".join(note for note in toy.evaluate(resamples=0).notes if "scans have no detection" in note)
+
+
 def test_lines_for_people(toy: Toy) -> None:
     found = toy.evaluate(variants=True)
     text = "\n".join(summary_lines(found))

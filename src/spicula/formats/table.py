@@ -16,6 +16,8 @@ from spicula.core.errors import InputError
 
 _DELIMITERS = ",;\t"
 _GZIP = b"\x1f\x8b"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_SAVE = "save the table as CSV in UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +155,14 @@ def read_table(
     text = _text(path)
     first = text.lstrip("\r\n").partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
-        raise InputError(f"{path} is not a table: {error}", expected="comma, semicolon or tab separated") from error
+        raise InputError(
+            f"{path}, line {reader.line_num}: not a table: {error}", expected="comma, semicolon or tab separated",
+            hint="is a quote opened and not closed?",
+        ) from error  # fmt: skip
     return _table(
         path, lines, required=required, aliases=aliases, columns=columns, empty=empty, ragged=ragged,
         decimal_comma=delimiter != ",",
@@ -222,10 +227,13 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
         if content.startswith(_GZIP):
             content = gzip.decompress(content)
+        if content.startswith(_UTF16) or b"\0" in content[:2]:
+            raise InputError(f"{path} is UTF-16 text", expected="UTF-8", hint=_SAVE)
         return content.decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is a damaged gzip file: {error}", hint="fetch it again") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text", hint="save the table as CSV in UTF-8") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 text", hint=_SAVE) from error

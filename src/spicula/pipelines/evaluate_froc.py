@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spicula import __version__
 from spicula.core.errors import InputError
 from spicula.metrics.bootstrap import FEWEST_PATIENTS
@@ -21,7 +23,7 @@ from spicula.metrics.froc import (
     sensitivity_at,
 )
 from spicula.metrics.froc_variants import FrocVariant, froc_variants
-from spicula.metrics.hits import FreeResponse, FreeResponseCounts, match
+from spicula.metrics.hits import FreeResponse, FreeResponseCounts, Points, match
 from spicula.pipelines.froc_tables import Coords, FileFacts, FrocTables, read_froc_tables
 
 SCHEMA = "spicula-froc/1"
@@ -264,6 +266,15 @@ def _notes(tables: FrocTables, response: FreeResponse, has_excluded: bool) -> tu
     notes = []
     if not has_excluded:
         notes.append("no excluded findings: marks on them count as false, the official score needs them")
+    elif not tables.excluded.value.size:
+        notes.append(f"{tables.files['excluded'].name} holds no finding of the listed scans: is it the right list?")
+    elif _places(tables.nodules) <= _places(tables.excluded):
+        notes.append(f"{tables.files['excluded'].name} holds all findings of {tables.files['annotations'].name}")
+    unsized = int((tables.nodules.value < 0).sum())
+    if unsized:
+        notes.append(f"{unsized} of {tables.nodules.value.size} findings have no diameter: 10 mm is taken")
+    if np.unique(tables.marks.value).size == 1 < tables.marks.value.size:
+        notes.append("all detections have one score: nothing is ranked, the curve is a straight line")
     for name, number in tables.unknown.items():
         if number:
             notes.append(f"{number} rows of {tables.files[name].name} are of scans that are not listed: left out")
@@ -276,6 +287,11 @@ def _notes(tables: FrocTables, response: FreeResponse, has_excluded: bool) -> tu
     if silent:
         notes.append(f"{silent} of {len(tables.scans)} scans have no detection")
     return tuple(notes)
+
+
+def _places(points: Points) -> set[tuple[str, bytes]]:
+    """Scan and place of each, comparable to the last bit."""
+    return {(str(scan), place.tobytes()) for scan, place in zip(points.scan, points.center_xyz_mm, strict=True)}
 
 
 def _ends(interval: Sequence[float] | None) -> str:
