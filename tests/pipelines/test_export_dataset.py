@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
 from spicula.core.errors import InputError
@@ -210,6 +211,29 @@ def test_nothing_is_left_where_nothing_can_be_written(root, tmp_path):
         export("nodule-csv", root, layout="coco", out=tmp_path)
     with pytest.raises(InputError, match="one of nodule-csv, coco"):
         export("nodule-csv", root, layout="yolo", out=tmp_path / "out")
+
+
+def test_scans_in_files_of_their_own_are_not_copied(tmp_path):
+    root, uid = tmp_path / "luna16", "1.2.840.1"
+    volume = thorax(thorax_grid((8, 8, 8)), balls=BALLS)
+    image = SimpleITK.GetImageFromArray(volume.array_zyx)
+    image.SetSpacing(volume.geometry.spacing_zyx_mm[::-1])
+    image.SetOrigin(volume.geometry.origin_xyz_mm)
+    (root / "subset3").mkdir(parents=True)
+    SimpleITK.WriteImage(image, str(root / "subset3" / f"{uid}.mhd"))
+    (root / "seriesuids.csv").write_text(f"{uid}\n")
+    (root / "annotations.csv").write_text(f"seriesuid,coordX,coordY,coordZ,diameter_mm\n{uid},70,20,30,16\n")
+    export("luna16", root, layout="nodule-csv", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "images").exists()
+    (row,) = read_nodules(tmp_path / "out" / "nodules.csv").rows
+    assert row.image_path == root / "subset3" / f"{uid}.mhd"
+    np.testing.assert_array_equal(read_volume(row.image_path).array_zyx, volume.array_zyx)
+
+
+def test_eight_bits_are_for_pictures_only(root, tmp_path):
+    with pytest.raises(InputError, match="8 bits"):
+        export("nodule-csv", root, layout="nodule-csv", out=tmp_path / "out", bits=8)
+    assert not (tmp_path / "out").exists()
 
 
 def test_volumes_that_no_path_gives_are_written_beside_the_table(tmp_path, monkeypatch):

@@ -57,6 +57,8 @@ def export(
     """
     if layout not in get_args(Layout):
         raise InputError("layout", got=layout, expected=f"one of {', '.join(get_args(Layout))}")
+    if bits == 8 and layout != "coco":
+        raise InputError("8 bits", got=f"layout {layout}", expected="layout coco: the others keep HU")
     about = dataset(name).DESCRIPTION
     cases = _counted(dataset(name).load_cases(root), progress)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -127,7 +129,10 @@ def _is_read_from(source: Path, volume: Volume) -> bool:
     except InputError:
         return False
     series = scans[0].series
-    return len(scans) == 1 and (series.series_uid == volume.series_uid if series else not volume.series_uid)
+    if len(scans) > 1:
+        return False
+    # a file that is no DICOM has no UID of its own; LUNA16 and LUNA25 give it that of its name
+    return series.series_uid == volume.series_uid if series else source.is_file() or not volume.series_uid
 
 
 def _write_record(folder: Path, name: str, layout: Layout, done: Export) -> None:
