@@ -43,7 +43,7 @@ def test_cases_patients_findings_and_their_facts_are_counted(root: Path) -> None
     assert seen == [1, 2, 3]
     assert found.lines()[0] == "3 scans of 2 patients, 4 findings"
     assert "splits: test 1, train 2" in found.lines()
-    assert "diameter: median 7.0 mm, quartiles 5.5 to 8.5, 4.0 to 10.0" in found.lines()
+    assert "diameter: 4 known: median 7.0 mm, quartiles 5.5 to 8.5, range 4.0 to 10.0" in found.lines()
 
 
 def test_a_fact_of_many_values_is_told_by_its_range(tmp_path: Path) -> None:

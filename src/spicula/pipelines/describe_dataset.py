@@ -30,6 +30,7 @@ class Contents:
         findings: In all cases.
         cases_without_findings: Scans without any.
         splits: Cases of each split that the data set assigns; ``""`` for none.
+        findings_with_diameter: Findings whose diameter is known.
         diameter_mm: Least, quartiles and largest diameter; empty where none is known.
         truth: For each fact that readers or pathology state: how many findings have it, and its values.
     """
@@ -39,6 +40,7 @@ class Contents:
     findings: int
     cases_without_findings: int
     splits: Mapping[str, int]
+    findings_with_diameter: int
     diameter_mm: tuple[float, ...]
     truth: Mapping[str, str]
 
@@ -53,7 +55,8 @@ class Contents:
         if self.diameter_mm:
             low, first, middle, third, high = self.diameter_mm
             found.append(
-                f"diameter: median {middle:.1f} mm, quartiles {first:.1f} to {third:.1f}, {low:.1f} to {high:.1f}"
+                f"diameter: {self.findings_with_diameter:,} known: median {middle:.1f} mm, "
+                f"quartiles {first:.1f} to {third:.1f}, range {low:.1f} to {high:.1f}"
             )
         return found + [f"{name}: {text}" for name, text in self.truth.items()]
 
@@ -89,7 +92,7 @@ def describe(name: str, root: Path, *, progress: Callable[[int], None] | None = 
             progress(cases)
     quantiles = np.quantile(diameters, [0, 0.25, 0.5, 0.75, 1]).tolist() if diameters else []
     return Contents(
-        cases, len(patients), findings, empty, dict(splits), tuple(quantiles),
+        cases, len(patients), findings, empty, dict(splits), len(diameters), tuple(quantiles),
         {truth: _in_words(counts) for truth, counts in sorted(values.items())},
     )  # fmt: skip
 
