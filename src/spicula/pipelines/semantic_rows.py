@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
+from spicula.datasets.lidc_nodules import TEST_PATIENT
 from spicula.datasets.lidc_to_nlst import nlst_features
+from spicula.datasets.lidc_xml import TRAITS as RATED_TRAITS
 from spicula.metrics.bootstrap import Difference, Interval, bootstrap_difference, bootstrap_interval
 from spicula.metrics.classification import FloatArray, auprc, auroc
 from spicula.metrics.patients import patient_maximum
@@ -25,15 +27,13 @@ from spicula.papers import Paper, Published
 from spicula.pipelines import semantic_only
 from spicula.pipelines.paper_rows import Compared, Ours, Ran
 
-TRAITS = (
-    "subtlety", "internal_structure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture",
-)  # fmt: skip
+TRAITS = tuple(trait for trait in RATED_TRAITS if trait != "malignancy")
 """The readers' ratings that are learned from; the rating of malignancy is the label."""
 
 UNDECIDED = 3.0
 """Median rating of malignancy that is neither: such nodules are neither learned from nor judged."""
 
-LEFT_OUT = frozenset({"LIDC-IDRI-0001"})
+LEFT_OUT = frozenset({TEST_PATIENT})
 """Test patients everywhere: never learned from, and so not in these folds either."""
 
 DIAGNOSED: Mapping[float, bool] = {1.0: False, 2.0: True, 3.0: True}
