@@ -76,6 +76,22 @@ def test_a_figure_of_an_unknown_kind_is_refused_and_nothing_is_left(files, monke
     assert not (files / "f.docx").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--json", "{}"), "--json {}: got a folder"),
+        (("--html", "{}/marks.csv"), "--html {}/marks.csv: got a file that is read"),
+        (("--json", "{0}/r", "--html", "{0}/r"), "--html {}/r: got a file that --json writes"),
+    ],
+)
+def test_a_folder_and_a_file_of_two_purposes_are_refused_before_anything_is_done(files, words, message):
+    before = (files / "marks.csv").read_text()
+    done = froc(files, *(word.format(files) for word in words))
+    assert message.format(files) in str(done.exception)
+    assert done.output == ""
+    assert (files / "marks.csv").read_text() == before
+
+
 def test_classification_on_the_output_of_score(tmp_path):
     rows = "".join(
         f"{n // 2:03d},{n},{(n * 37 % 100) / 100},{int((n * 37 % 100) + (n * 13 % 50) > 80)},x\n" for n in range(60)

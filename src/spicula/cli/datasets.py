@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spicula.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from spicula.datasets.catalog import Check
 
@@ -73,6 +75,7 @@ def verify_command(
 
     from spicula.pipelines.describe_dataset import verify, write_report
 
+    check_outputs({"--out": out}, [root])
     states: Counter[str] = Counter()
     shown: Counter[tuple[str, str]] = Counter()
 

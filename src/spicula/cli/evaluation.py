@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from spicula.cli.optional_value import STDOUT, OptionalValues
+from spicula.cli.outputs import check_outputs
 
 app = typer.Typer(no_args_is_help=True, help="Numbers that can be believed, and what is wrong with those that cannot.")
 
@@ -73,6 +74,7 @@ def froc_command(
     from spicula.pipelines.evaluate_froc import evaluate_froc, summary_lines, to_record
     from spicula.pipelines.evaluation_pages import froc_figure, froc_page
 
+    check_outputs({"--json": json, "--plot": plot, "--html": html}, [detections, annotations, series, excluded, groups])
     found = evaluate_froc(
         detections, annotations, series, excluded=excluded, groups=groups, coords=coords.value, pad_ids=pad_ids,
         ignore_unknown=ignore_unknown, max_marks=max_marks or None, resamples=resamples, seed=seed, variants=variants,
@@ -116,6 +118,7 @@ def classification_command(
     from spicula.pipelines.evaluate_classification import evaluate_predictions, summary_lines, to_json
     from spicula.pipelines.predictions_table import read_predictions
 
+    check_outputs({"--json": json, "--html": html}, [predictions, truth, other])
     own = read_predictions(predictions, score=score, label=label, truth=truth, allow_failed=allow_failed)
     against = (
         read_predictions(other, score=score, label=label, truth=truth, allow_failed=allow_failed) if other else None
@@ -155,6 +158,8 @@ def doctor_command(
     """What is wrong with predictions before they are scored, and what would mend it; status 1 if they must not be."""
     from spicula.pipelines.evaluate_doctor import examine
 
+    read = [detections, annotations, series, excluded, folds, predictions, truth, split, train, test]
+    check_outputs({"--json": json}, read)
     found = examine(
         detections=detections, annotations=annotations, series=series, excluded=excluded, folds=folds, scans=scans,
         predictions=predictions, truth=truth, split=split, train=train, test=test,
@@ -177,6 +182,7 @@ def paper_command(
     """Ours beside a paper's numbers, on the data that is there; or whether its numbers can be at all."""
     from spicula.pipelines.evaluate_paper import report_paper
 
+    check_outputs({"--out": out, "--json": json})
     found = report_paper(key, data, out=out, check=check, seed=seed, resamples=resamples)
     _show(json, found.record, list(found.lines), {"Record": found.path})
 
