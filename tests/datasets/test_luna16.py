@@ -314,7 +314,7 @@ def test_the_published_annotation_of_a_real_scan_lies_in_the_nodule_that_readers
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "LIDC-IDRI-0001"), uid))
     root = tmp_path / "luna16"
     (root / "subset0").mkdir(parents=True)
-    sitk.WriteImage(reader.Execute(), root / "subset0" / f"{uid}.mhd", useCompression=True)
+    sitk.WriteImage(reader.Execute(), root / "subset0" / f"{uid}.mhd")
     for name in ("annotations.csv", "seriesuids.csv", "annotations_excluded.csv.gz"):
         (root / name).symlink_to(shared / "luna16" / name)
     (case,) = luna16.load_cases(root, subsets=[0])
