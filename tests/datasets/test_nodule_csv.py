@@ -226,6 +226,25 @@ def test_cases_need_a_sound_table(tmp_path, rows, words):
     assert any(check.state == "broken" and words[:6] in check.message for check in verify(tmp_path))
 
 
+def test_rows_that_clash_do_not_hide_the_other_images(tmp_path):
+    image(tmp_path / "a.nii.gz")
+    (tmp_path / "cut.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:400])
+    rows = [
+        "p,1,a.nii.gz,1,2,3",
+        "p,1,a.nii.gz,1,2,3",
+        "q,1,a.nii.gz,1,2,3",
+        "r,1,cut.nii.gz,1,2,3",
+        "s,1,gone.nii.gz,1,2,3",
+    ]
+    (tmp_path / "nodules.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    found = list(verify(tmp_path, deep=True))
+    assert [(check.what, check.line) for check in found if check.what == "row"] == [("row", 3), ("row", 4)]
+    assert any("3 can be used" in check.message for check in found)
+    assert {(check.state, check.path.name) for check in found if check.what == "image"} == {
+        ("broken", "cut.nii.gz"), ("missing", "gone.nii.gz"),
+    }  # fmt: skip
+
+
 def test_a_folder_needs_one_table(tmp_path):
     with pytest.raises(InputError, match="got none"):
         load_cases(tmp_path)

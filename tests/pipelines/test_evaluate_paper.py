@@ -123,6 +123,8 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
         job.evaluate_paper("zhu2018", tmp_path / "nowhere")
     with pytest.raises(InputError, match="zhuang2025"):
         job.report_paper("no_such_paper", tmp_path)
+    with pytest.raises(InputError, match=r"one of .*zhu2018"):
+        job.report_paper("no_such_paper")
     with pytest.raises(InputError, match="--data"):
         job.report_paper("zhu2018")
 

@@ -227,18 +227,24 @@ def _table_of(root: Path) -> Path:
     return found[0]
 
 
-def _by_image(table: NoduleTable) -> dict[Path, list[NoduleRow]]:
+def _by_image(table: NoduleTable, *, refused: list[tuple[int, str]] | None = None) -> dict[Path, list[NoduleRow]]:
+    """Rows of each image; one that clashes with another is an error, or left out with its line and why."""
     images: dict[Path, list[NoduleRow]] = {}
     for row in table.rows:
-        rows = images.setdefault(row.image_path, [])
+        rows, problem = images.setdefault(row.image_path, []), None
         if rows and rows[0].pid != row.pid:
-            raise InputError(
+            problem = InputError(
                 f"{table.path}, line {row.line}: {row.image_path}", got=f"patients {rows[0].pid} and {row.pid}",
                 expected="one patient an image",
             )  # fmt: skip
-        if any(other.nodule_id == row.nodule_id for other in rows):
-            raise InputError(f"{table.path}, line {row.line}: nodule {row.nodule_id} of {row.pid} is there twice")
-        rows.append(row)
+        elif any(other.nodule_id == row.nodule_id for other in rows):
+            problem = InputError(f"{table.path}, line {row.line}: nodule {row.nodule_id} of {row.pid} is there twice")
+        if problem is None:
+            rows.append(row)
+        elif refused is None:
+            raise problem
+        else:
+            refused.append((row.line, str(problem)))
     return images
 
 
@@ -383,12 +389,12 @@ def _checks(root: Path, *, coords: Coords, deep: bool) -> Iterator[Check]:
             bad.add(row.line)
             yield Check("broken", "row", problem, table.path, row.line)
     good = replace(table, rows=tuple(row for row in table.rows if row.line not in bad))
-    yield Check("ok" if len(good.rows) == len(table.rows) else "warning", "rows", f"{len(good.rows):,} can be used")
-    try:
-        images = _by_image(good)
-    except InputError as error:
-        yield Check("broken", "table", str(error), table.path)
-        return
+    refused: list[tuple[int, str]] = []
+    images = _by_image(good, refused=refused)
+    for line, problem in refused:
+        yield Check("broken", "row", problem, table.path, line)
+    usable = sum(map(len, images.values()))
+    yield Check("ok" if usable == len(table.rows) else "warning", "rows", f"{usable:,} can be used")
     tally, numbers = Tally(), _numeric_columns(good)
     for image, rows in images.items():
         if not image.exists():

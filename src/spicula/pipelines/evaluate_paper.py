@@ -113,11 +113,13 @@ class PaperReport:
         lines: To be read.
         record: The same and more, as plain JSON values.
         path: File that the record was written to.
+        evaluation: What was run; None where the tables were only checked.
     """
 
     lines: tuple[str, ...]
     record: dict[str, Any]
     path: Path
+    evaluation: PaperEvaluation | None = None
 
 
 def report_paper(
@@ -142,8 +144,10 @@ def report_paper(
         InputError: No such paper, no folder of data where it is needed, or broken data.
         MissingExtraError: A row needs an extra that is not installed.
     """
+    published = paper(key)
+    evaluation = None
     if check:
-        verdicts = paper_consistency.check_paper(paper(key))
+        verdicts = paper_consistency.check_paper(published)
         text, record = paper_consistency.lines(key, verdicts), paper_consistency.summary(key, verdicts)
     elif data is None:
         raise InputError("data", got="no folder", expected="--data ROOT", hint="--check alone needs no data")
@@ -152,7 +156,7 @@ def report_paper(
         text, record = lines(evaluation), to_record(evaluation)
     path = out or record_path(key, check=check)
     write_json(path, record, finite=True)
-    return PaperReport(tuple(text), record, path)
+    return PaperReport(tuple(text), record, path, evaluation)
 
 
 def record_path(key: str, *, check: bool = False) -> Path:
@@ -191,8 +195,9 @@ def lines(evaluation: PaperEvaluation) -> list[str]:
     loud = "Note:" if all(row.same_data for row in ran.rows) else "!!"
     text += [f"{loud} {note}" for note in ran.notes]
     for part in dict.fromkeys(row.part for row in ran.rows):
-        cells = [_cells(row) for row in ran.rows if row.part == part]
-        text += ["", part, *_table([("", "metric", "ours", "published", "difference"), *cells])]
+        head = ("", "metric", "ours", "published", "difference")
+        body = _table([head, *(cells(row) for row in ran.rows if row.part == part)])
+        text += ["", part, *(f"  {line}" for line in body)]
     if ran.missing:
         text += ["", "Not run for what is missing here:", *(f"  {what}" for what in ran.missing)]
     if evaluation.not_run:
@@ -214,10 +219,13 @@ def _joined(parts: Sequence[Ran]) -> Ran:
         {name: value for part in parts for name, value in part.inputs.items()},
         {name: value for part in parts for name, value in part.facts.items()},
         tuple(what for part in parts for what in part.missing),
+        tuple(scored for part in parts for scored in part.scored),
+        next((part.response for part in parts if part.response is not None), None),
     )
 
 
-def _cells(row: Compared) -> tuple[str, ...]:
+def cells(row: Compared) -> tuple[str, ...]:
+    """What ours is, metric, ours, published and difference, as they are read."""
     published = row.published
     count = row.metric in {"cases", "nodules"}
     theirs = "" if published is None else _number(published.value, published.low, published.high, count=count)
@@ -225,7 +233,7 @@ def _cells(row: Compared) -> tuple[str, ...]:
     apart = row.difference
     difference = "" if apart is None else f"{apart:+.0f}" if count else f"{round(apart, 3) + 0.0:+.3f}"
     mark = "" if row.same_data or published is None else "  (other data)"
-    return f"  {row.what}", row.metric, ours, theirs, difference + mark
+    return row.what, row.metric, ours, theirs, difference + mark
 
 
 def _number(value: float | None, low: float | None, high: float | None, *, count: bool) -> str:
