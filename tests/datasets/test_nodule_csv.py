@@ -273,6 +273,8 @@ def test_verify_tells_ras_from_lps(tmp_path):
         ("malignant", "yes", "line 2: malignant: got 'yes', expected 0 to 1 or nothing"),
         ("malignant", "3", "expected 0 to 1 or nothing"),
         ("diameter_mm", "big", "line 2: diameter_mm: got 'big'"),
+        ("diameter_mm", "-8", "line 2: diameter_mm: got '-8', expected a number above 0 or nothing"),
+        ("diameter_mm", "0", "line 2: diameter_mm: got '0'"),
         ("score", "inf", "line 2: score"),
     ],
 )

@@ -46,13 +46,20 @@ def main() -> None:
     except SpiculaError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written was left", status=130)
+        _fail(_INTERRUPTED, status=130)
+    except SystemExit as end:
+        if end.code == 130:  # what an interrupt inside a command is turned into
+            _fail(_INTERRUPTED, status=130)
+        raise
     except Exception as error:
         behind = disk_error(error)
         if behind is None:
             raise
         hint = "Hint: nothing half-written was left; choose another place"
         _fail(f"{behind.filename or 'output'}: {behind.strerror}. {hint}")
+
+
+_INTERRUPTED = "interrupted; nothing half-written was left"
 
 
 def _fail(message: str, *, status: int = 1) -> None:

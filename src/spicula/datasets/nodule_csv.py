@@ -210,8 +210,9 @@ def _check_own(table: NoduleTable, row: NoduleRow) -> None:
         if cell.lower() in ABSENT_WORDS:
             continue
         number = _number(cell, decimal_comma=table.decimal_comma)
-        if not math.isfinite(number) or (name == LABEL and not 0 <= number <= 1):
-            expected = "0 to 1 or nothing" if name == LABEL else "a number or nothing"
+        fits = {LABEL: 0 <= number <= 1, "diameter_mm": number > 0}.get(name, True)
+        if not math.isfinite(number) or not fits:
+            expected = {LABEL: "0 to 1", "diameter_mm": "a number above 0"}.get(name, "a number") + " or nothing"
             raise InputError(f"{table.path}, line {row.line}: {name}", got=repr(cell), expected=expected)
 
 
