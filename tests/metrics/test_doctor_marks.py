@@ -226,8 +226,12 @@ def test_folds() -> None:
 def test_the_number_of_luna16s_nodules_is_known() -> None:
     scans = [f"{n:05d}" for n in range(888)]
     nodules = Points(np.array(scans[:600]), np.zeros((600, 3)), np.full(600, 5.0))
-    assert coverage.is_luna16(scans, nodules)
-    assert not coverage.is_luna16(SCANS, nodules)
+    of_lidc = [f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{name}" for name in scans]
+    assert coverage.is_luna16(of_lidc, nodules)
+    assert not coverage.is_luna16(of_lidc[:400], nodules)
+    assert not coverage.is_luna16(scans, nodules), "888 scans of another set are not LUNA16"
+    all_of_it = Points(np.array(scans * 2)[:1186], np.zeros((1186, 3)), np.full(1186, 5.0))
+    assert coverage.is_luna16(scans, all_of_it)
     assert codes(coverage.list_complaints(scans, nodules, NO_POINTS)) == ["warning annotations.not-luna16"]
 
 

@@ -78,16 +78,8 @@ def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-VERIFIED = [
-    pytest.param(name, marks=pytest.mark.xfail(raises=TypeError, reason="its verify takes no deep"))
-    if name == "lidc-idri"
-    else name
-    for name in dataset_names()
-]
-
-
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("name", VERIFIED)
+@pytest.mark.parametrize("name", dataset_names())
 def test_every_data_set_is_verified_with_and_without_pixels(name: str, deep: bool, tmp_path: Path) -> None:
     checks = list(verify(name, tmp_path, deep=deep))
     assert {check.state for check in checks} & {"missing", "broken"}

@@ -187,3 +187,18 @@ def test_the_page_holds_every_number_and_escapes_names(tmp_path):
     assert "<b>p" not in page
     for text in (f"{result.nodule.auroc.value:.3f}", result.split_hash, "Reliability", "Research software"):
         assert text in page
+
+
+def test_other_names_of_patient_and_nodule_are_known(tmp_path):
+    content = [
+        {"patient_id": r["pid"], "lesion": r["nodule_id"], "Score": r["probability"], "label": 1} for r in rows()
+    ]
+    found = read_predictions(written(tmp_path / "p.csv", content))
+    assert found.patient[2] == "001"
+    assert found.columns == ("Score", "label")
+
+
+def test_a_rating_named_malignancy_is_not_taken_for_the_score(tmp_path):
+    content = [{("score" if name == "probability" else name): cell for name, cell in row.items()} for row in rows()]
+    path = written(tmp_path / "p.csv", content, malignancy=4)
+    assert read_predictions(path).columns == ("score", "malignant")

@@ -14,8 +14,10 @@ from spicula.core.finding import Case, Finding
 from spicula.papers import paper, paper_keys
 from spicula.pipelines import evaluate_paper as job
 from spicula.pipelines import semantic_rows
+from spicula.pipelines.evaluation_pages import paper_page
 from spicula.pipelines.paper_jobs import JOBS, needs
 from spicula.pipelines.semantic_rows import TRAITS, Rated, compare, rated_nodules
+from spicula.report.evaluation import render_evaluation
 
 
 def readings(n: int = 300, *, sized: bool = True, diagnosed: int = 40) -> list[Rated]:
@@ -243,3 +245,23 @@ def test_readings_are_counted_and_learned_from(tmp_path: Path, monkeypatch: pyte
     offline = job.evaluate_paper("zhuang2025", tmp_path, resamples=100)
     assert not offline.ran.rows
     assert any("could not be fetched (no index)" in what for what in offline.ran.missing)
+
+
+def test_the_page_shows_curves_tables_splits_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodules = rated_nodules(readings())
+    kept = {"diameter alone", "readers' traits"}
+    chosen = {name: each for name, each in semantic_rows.variants(nodules).items() if name in kept}
+    monkeypatch.setattr(semantic_rows, "variants", lambda _: chosen)
+    ran = compare(nodules, paper("zhuang2025"), resamples=100)
+    monkeypatch.setitem(JOBS, "zhuang2025", (lambda *_: ran,))
+    found = job.evaluate_paper("zhuang2025", Path(), seed=7, resamples=100)
+    page = render_evaluation(paper_page(found))
+    assert page.count("<svg") == 4, "ROC, precision-recall, reliability, decision"
+    for text in (
+        "NOT THE PAPER",
+        "Semantic-only model: diameter alone",
+        ran.splits["five folds of patients"],
+        "Not run",
+    ):
+        assert text in page
+    assert "<dt>Seed</dt><dd>7</dd>" in page

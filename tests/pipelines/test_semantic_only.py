@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from spicula.core.errors import InputError
+from spicula.metrics.patients import deal_folds
 from spicula.pipelines import semantic_only
-from spicula.pipelines.semantic_only import Features, folds_of_patients, split_hash
+from spicula.pipelines.semantic_only import Features, split_hash
 
 
 def folded(features: Features, fold_of: np.ndarray, *, resamples: int = 20) -> semantic_only.Judged:
@@ -32,7 +33,7 @@ def test_a_patient_is_in_one_fold_and_folds_are_even(rows: list[tuple[int, bool]
     patients, labels = [f"P{p}" for p, _ in rows], [y for _, y in rows]
     if len(set(patients)) < 5:
         return
-    fold_of = folds_of_patients(patients, labels, seed=seed)
+    fold_of = deal_folds(patients, labels, seed=seed)
     where: dict[str, set[int]] = {}
     for patient, fold in zip(patients, fold_of, strict=True):
         where.setdefault(patient, set()).add(int(fold))
@@ -40,7 +41,7 @@ def test_a_patient_is_in_one_fold_and_folds_are_even(rows: list[tuple[int, bool]
     assert set(fold_of) == set(range(5))
     sizes = np.bincount([next(iter(folds)) for folds in where.values()])
     assert sizes.max() - sizes.min() <= 1
-    again = folds_of_patients(patients[::-1], labels[::-1], seed=seed)[::-1]
+    again = deal_folds(patients[::-1], labels[::-1], seed=seed)[::-1]
     assert np.array_equal(fold_of, again), "the order of the rows decides nothing"
 
 
@@ -52,7 +53,7 @@ def test_the_hash_of_a_split_is_of_patients_and_folds_alone() -> None:
 
 def test_folds_score_every_nodule_and_agree_with_scikit_learn() -> None:
     features = made()
-    fold_of = folds_of_patients(features.patients, features.malignant)
+    fold_of = deal_folds(features.patients, features.malignant)
     judged = folded(features, fold_of, resamples=100)
     assert judged.auroc.value == pytest.approx(roc_auc_score(features.malignant, judged.score))
     assert judged.auprc.value == pytest.approx(average_precision_score(features.malignant, judged.score))
@@ -66,7 +67,7 @@ def test_folds_score_every_nodule_and_agree_with_scikit_learn() -> None:
 
 def test_labels_of_the_scored_fold_decide_nothing() -> None:
     features = made()
-    fold_of = folds_of_patients(features.patients, features.malignant)
+    fold_of = deal_folds(features.patients, features.malignant)
     before = folded(features, fold_of).score
     turned = features.malignant ^ (fold_of == 2)
     other = Features(features.names, features.values, turned, features.patients)
@@ -77,7 +78,7 @@ def test_labels_of_the_scored_fold_decide_nothing() -> None:
 
 def test_five_models_on_one_part_vary_less_than_its_patients() -> None:
     features = made()
-    fold_of = folds_of_patients(features.patients, features.malignant)
+    fold_of = deal_folds(features.patients, features.malignant)
     judged = semantic_only.held_out(features, fold_of, semantic_only.sparse_logistic, resamples=500)
     assert judged.nodules == int((fold_of == 0).sum())
     models = judged.auroc_over_folds.high - judged.auroc_over_folds.low
@@ -111,4 +112,4 @@ def test_bad_features_are_refused() -> None:
     with pytest.raises(InputError, match="features"):
         Features(good.names[:2], good.values, good.malignant, good.patients)
     with pytest.raises(InputError, match="patients"):
-        folds_of_patients(["a", "b"], [0, 1])
+        deal_folds(["a", "b"], [0, 1])

@@ -72,7 +72,8 @@ def froc_command(
 ) -> None:
     """LUNA16's official score of detections: sensitivity at seven rates, their mean (CPM), bootstrap over scans."""
     from spicula.pipelines.evaluate_froc import evaluate_froc, summary_lines, to_record
-    from spicula.pipelines.evaluation_pages import froc_figure, froc_page
+    from spicula.pipelines.evaluation_figures import froc_figure
+    from spicula.pipelines.evaluation_pages import froc_page
 
     check_outputs({"--json": json, "--plot": plot, "--html": html}, [detections, annotations, series, excluded, groups])
     found = evaluate_froc(
@@ -129,7 +130,8 @@ def classification_command(
         from spicula.report.evaluation import write_evaluation
 
         write_evaluation(html, classification_page(found, own, other=against))
-    _show(json, to_json(found, own), summary_lines(found), {"Page": html})
+    read = f"column {own.columns[0]!r} against {own.columns[1]!r} of {truth or predictions}"
+    _show(json, to_json(found, own), [read, *summary_lines(found)], {"Page": html})
     if json != STDOUT:
         typer.echo(f"\nNext: spicula evaluate doctor --predictions {predictions}")
 
@@ -176,15 +178,23 @@ def paper_command(
     out: Annotated[Path | None, typer.Option("--out", help="File for the record; paper-KEY.json if omitted.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the published tables against themselves.")] = False,
     json: JsonOption = None,
+    html: HtmlOption = None,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap over patients.")] = 10_000,
     seed: SeedOption = 0,
 ) -> None:
     """Ours beside a paper's numbers, on the data that is there; or whether its numbers can be at all."""
     from spicula.pipelines.evaluate_paper import report_paper
 
-    check_outputs({"--out": out, "--json": json})
+    check_outputs({"--out": out, "--json": json, "--html": html})
     found = report_paper(key, data, out=out, check=check, seed=seed, resamples=resamples)
-    _show(json, found.record, list(found.lines), {"Record": found.path})
+    if html and found.evaluation:
+        from spicula.pipelines.evaluation_pages import paper_page
+        from spicula.report.evaluation import write_evaluation
+
+        write_evaluation(html, paper_page(found.evaluation))
+    _show(json, found.record, list(found.lines), {"Record": found.path, "Page": html if found.evaluation else None})
+    if json != STDOUT and not check:
+        typer.echo(f"\nNext: spicula evaluate paper {key} --check")
 
 
 def _show(json: str | None, record: Mapping[str, Any], lines: list[str], written: Mapping[str, Path | None]) -> None:

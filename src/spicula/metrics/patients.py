@@ -1,7 +1,9 @@
-"""From nodules to patients: a patient's risk is that of the worst nodule."""
+"""From nodules to patients: the risk of one is that of the worst nodule; folds deal patients, never nodules."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,3 +73,44 @@ def patient_maximum(patients: ArrayLike, y: ArrayLike, score: ArrayLike) -> Pati
     top = order[np.append(0, np.cumsum(nodules[place]))[:-1]]
     label = np.bincount(code, weights=positive) > 0
     return PatientScores(ids[np.sort(first)], label, scores[top], top, nodules[place])
+
+
+def deal_folds(
+    patients: Sequence[str] | NDArray[np.str_], positive: ArrayLike, *, folds: int = 5, seed: int = 0
+) -> NDArray[np.intp]:
+    """Fold of each nodule: patients whole, positive nodules spread evenly, the same on every machine.
+
+    Patients are ordered by their counts of positive and of all nodules, ties by a seeded hash of the id, and dealt out
+    in turn (forth and back).
+
+    Args:
+        patients: ``[n]`` patient of each nodule.
+        positive: ``[n]`` labels, 0 or 1.
+        folds: How many.
+        seed: Changes the order of ties.
+
+    Returns:
+        ``[n]`` numbers, 0 to ``folds - 1``.
+
+    Raises:
+        InputError: Fewer patients than folds.
+
+    Example:
+        >>> deal_folds(["a", "b", "a", "c"], [1, 0, 0, 1], folds=3).tolist()
+        [0, 2, 0, 1]
+    """
+    names = [str(patient) for patient in patients]
+    counts: dict[str, list[float]] = {}
+    for name, label in zip(names, np.asarray(positive, dtype=np.float64).tolist(), strict=True):
+        count = counts.setdefault(name, [0.0, 0.0])
+        count[0] += label
+        count[1] += 1
+    if len(counts) < folds:
+        raise InputError("patients", got=len(counts), expected=f"{folds} or more, one for each fold")
+
+    def order(name: str) -> tuple[float, float, str]:
+        return -counts[name][0], -counts[name][1], hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+    dealt = [*range(folds), *reversed(range(folds))]
+    fold_of = {name: dealt[rank % len(dealt)] for rank, name in enumerate(sorted(counts, key=order))}
+    return np.array([fold_of[name] for name in names], dtype=np.intp)

@@ -13,12 +13,10 @@ from spicula.metrics.classification import auroc
 from spicula.metrics.doctor import ids, labels, split
 from spicula.metrics.doctor.complaint import Complaint, some_of
 from spicula.pipelines.doctor_tables import number_or_none, unreadable_numbers
-from spicula.pipelines.predictions_table import LABELS, SCORES
+from spicula.pipelines.predictions_table import LABELS, NODULE, PATIENT, SCORES
 
 Fact = str | int | float
 
-PATIENT = ("pid", "patient_id", "patientid", "patient", "subject_id", "subject", "case")
-NODULE = ("nodule_id", "nodule", "lesion_id", "lesion", "annotation_id")
 STUDY = ("study_uid", "studyinstanceuid", "study_instance_uid", "studyuid", "study")
 SERIES = ("seriesuid", "series_uid", "seriesinstanceuid", "series_instance_uid", "series")
 FILE = ("image_path", "path", "filename", "file_name", "file", "image", "crop")

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from spicula import __version__
 from spicula.core.bundle import sha256_of
-from spicula.metrics.bootstrap import bootstrap_intervals
-from spicula.metrics.calibration import reliability
-from spicula.metrics.classification import FloatArray
-from spicula.metrics.curves import PLACES, precision_at_recalls, sensitivity_at_rates
-from spicula.metrics.decision import decision_curve
 from spicula.metrics.patients import patient_maximum
 from spicula.pipelines.evaluate_classification import (
     RATES,
@@ -25,13 +15,11 @@ from spicula.pipelines.evaluate_classification import (
     between,
     or_dash,
 )
-from spicula.pipelines.evaluate_froc import FrocEvaluation, band_arrays, free_response_arrays
+from spicula.pipelines.evaluate_froc import FrocEvaluation
+from spicula.pipelines.evaluate_paper import PaperEvaluation, cells
+from spicula.pipelines.evaluation_figures import BAND_RESAMPLES, Scored, froc_figure, score_figures
 from spicula.pipelines.predictions_table import Predictions
-from spicula.report import figures
 from spicula.report.evaluation import EvaluationPage, PageFigure, PageTable
-
-BAND_RESAMPLES = 2000
-"""Resamples behind a band: each point of it needs fewer than an interval that is quoted."""
 
 
 def classification_page(
@@ -62,7 +50,7 @@ def classification_page(
         lead=f"AUROC {between(area)} over {result.nodule.patients:,} patients; "
         f"{result.nodule.positives:,} nodules are malignant.",
         tables=tuple(tables),
-        figures=_figures(result, predictions, other),
+        figures=score_figures(_sets(result, predictions, other), seed=result.seed),
         warnings=result.warnings,
         facts=(
             ("Spicula", __version__),
@@ -73,21 +61,6 @@ def classification_page(
             ("Resamples", f"{area.resamples:,} of whole patients (bands {BAND_RESAMPLES:,}), {area.level:.0%}"),
         ),
     )
-
-
-def froc_figure(found: FrocEvaluation) -> Any:
-    """The free-response curve with its bootstrap band, as a matplotlib figure.
-
-    Raises:
-        MissingExtraError: The extra ``evaluate`` is not installed.
-    """
-    band = band_arrays(found)
-    if band is None:
-        rate, sensitivity = free_response_arrays(found)
-        line = figures.Line("detections", rate, sensitivity)
-    else:
-        line = figures.Line("detections", band.rates, band.sensitivity, band.low, band.high)
-    return figures.free_response([line], rates=found.rates, sensitivity=found.sensitivity)
 
 
 def froc_page(found: FrocEvaluation) -> EvaluationPage:
@@ -196,58 +169,54 @@ def _comparison(found: Comparison) -> PageTable:
     return PageTable(f"Against {found.path.name}", ("", "this", "other", "difference", "p"), rows, note)
 
 
-def _figures(result: Classification, predictions: Predictions, other: Predictions | None) -> tuple[PageFigure, ...]:
-    sets: list[Set] = [("nodules", predictions.label, predictions.score, predictions.patient)]
+def paper_page(found: PaperEvaluation) -> EvaluationPage:
+    """The page of ``spicula evaluate paper``.
+
+    Args:
+        found: The comparison.
+
+    Returns:
+        Ours beside the published numbers, the curves of what was run, and what was not run.
+
+    Raises:
+        MissingExtraError: The extra ``evaluate`` is not installed.
+    """
+    ran, about = found.ran, found.paper
+    columns = ("", "metric", "ours", "published", "difference")
+    tables = [
+        PageTable(part, columns, tuple(cells(row) for row in ran.rows if row.part == part))
+        for part in dict.fromkeys(row.part for row in ran.rows)
+    ]
+    if found.not_run:
+        missing = tuple(
+            (f"{one.model or 'the data'}, {one.dataset}", f"{one.numbers}", one.reason) for one in found.not_run
+        )
+        tables.append(PageTable("Not run", ("", "numbers", "why"), missing))
+    pictures = list(score_figures(ran.scored, seed=found.seed)) if ran.scored else []
+    if ran.response:
+        pictures.append(PageFigure("FROC", froc_figure(ran.response), "Band: pointwise over resamples of scans."))
+    run = sum(row.published is not None for row in ran.rows)
+    return EvaluationPage(
+        title=about.title,
+        lead=f"{run} of our numbers beside those of {about.key}; {sum(one.numbers for one in found.not_run)} not run.",
+        tables=tuple(tables),
+        figures=tuple(pictures),
+        warnings=(*ran.notes, *ran.missing),
+        facts=(
+            ("Spicula", f"{__version__}, commit {found.versions['commit']}"),
+            *((name, f"SHA-256 {digest}") for name, digest in ran.inputs.items()),
+            *((f"Split: {name}", digest) for name, digest in ran.splits.items()),
+            ("Seed", str(found.seed)),
+            ("Resamples", f"{found.resamples:,} of whole patients (bands {BAND_RESAMPLES:,})"),
+        ),
+    )
+
+
+def _sets(result: Classification, predictions: Predictions, other: Predictions | None) -> list[Scored]:
+    sets = [Scored("nodules", predictions.label, predictions.score, predictions.patient)]
     if result.patient:
         by = patient_maximum(predictions.patient, predictions.label, predictions.score)
-        sets.append(("patients", by.label, by.score, by.patient))
+        sets.append(Scored("patients", by.label, by.score, by.patient))
     if other:
-        sets.append((f"nodules, {other.path.stem}", other.label, other.score, other.patient))
-    band = "Band: pointwise 95 % over patients."
-    made = [
-        PageFigure("ROC", figures.roc([_banded(s, sensitivity_at_rates, seed=result.seed) for s in sets]), band),
-        PageFigure(
-            "Precision and recall",
-            figures.precision_recall(
-                [_banded(s, precision_at_recalls, seed=result.seed) for s in sets],
-                prevalence=result.nodule.positives / result.nodule.rows,
-            ),
-            f"{band} The dashed line is the prevalence among nodules.",
-        ),
-    ]
-    if result.nodule.calibration:
-        lines = [_reliability(name, y, p) for name, y, p, _ in sets if p.min() >= 0 and p.max() <= 1]
-        caption = "Ten bins of equal mass; bars: 95 % Wilson intervals, as if rows were independent."
-        made.append(PageFigure("Reliability", figures.reliability(lines), caption))
-        made.append(_decision(result, predictions))
-    return tuple(made)
-
-
-def _decision(result: Classification, predictions: Predictions) -> PageFigure:
-    y, p = predictions.label, predictions.score
-    curve = decision_curve(y, p)
-
-    def benefit(y: NDArray[np.bool_], p: FloatArray) -> FloatArray:
-        return decision_curve(y, p, thresholds=curve.threshold).model
-
-    line = _banded(("acting on the risk", y, p, predictions.patient), benefit, at=curve.threshold, seed=result.seed)
-    everyone = figures.Line("working up all", curve.threshold, curve.treat_all)
-    figure = figures.decision([line], treat_all=everyone, prevalence=curve.prevalence)
-    caption = "True positives a nodule, less false ones at the threshold's odds. Band: pointwise 95 % over patients."
-    return PageFigure("Decision curve", figure, caption)
-
-
-Set = tuple[str, NDArray[np.bool_], FloatArray, NDArray[np.generic]]
-
-
-def _banded(one: Set, curve: Callable[..., FloatArray], *, at: FloatArray = PLACES, seed: int) -> figures.Line:
-    name, y, score, patients = one
-    band = bootstrap_intervals(curve, (y, score), patients, resamples=BAND_RESAMPLES, seed=seed)
-    value, low, high = (np.array([getattr(one, part) for one in band]) for part in ("value", "low", "high"))
-    return figures.Line(name, at, value, low, high)
-
-
-def _reliability(name: str, y: NDArray[np.bool_], p: FloatArray) -> figures.Line:
-    found = reliability(y, p)
-    low, high = found.band()
-    return figures.Line(name, found.predicted, found.observed, low, high, found.count)
+        sets.append(Scored(f"nodules, {other.path.stem}", other.label, other.score, other.patient))
+    return sets

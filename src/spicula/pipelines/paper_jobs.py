@@ -209,6 +209,7 @@ def released_detections(paper: Paper, data: Path, seed: int, resamples: int) -> 
         notes=(f"intervals: {draws} bootstraps over the {found.counts.scans} scans", *found.notes),
         inputs={f"luna16/oracle/{facts.name}": facts.sha256 for facts in found.files.values()},
         facts={"counts": {name: getattr(found.counts, name) for name in found.counts.__slots__}},
+        response=found,
     )
 
 

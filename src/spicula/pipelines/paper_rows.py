@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from spicula.papers import IntervalKind, Paper, Published
+from spicula.pipelines.evaluate_froc import FrocEvaluation
+from spicula.pipelines.evaluation_figures import Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Ran:
         inputs: By path within the data, the SHA-256 of each file read.
         facts: Whatever else shall be kept, as plain JSON values.
         missing: What could not be run and why.
+        scored: Scores behind the rows, for figures.
+        response: Free-response score behind the rows, for a figure; None where there is none.
     """
 
     rows: tuple[Compared, ...] = ()
@@ -82,6 +86,8 @@ class Ran:
     inputs: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    scored: tuple[Scored, ...] = ()
+    response: FrocEvaluation | None = None
 
 
 Job: TypeAlias = Callable[[Paper, Path, int, int], Ran]

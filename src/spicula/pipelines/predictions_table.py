@@ -14,11 +14,17 @@ from spicula.core.errors import InputError
 from spicula.formats.table import Row, Table, read_table
 from spicula.metrics.classification import FloatArray
 
-SCORES = ("probability", "calibrated_ensemble", "ensemble", "malignancy", "score")
+SCORES = ("probability", "calibrated_ensemble", "ensemble", "score", "malignancy")
 """Columns looked for, in this order, where none is named."""
 
 LABELS = ("label", "malignant", "malignancy_label", "truth")
 """Columns looked for, in this order, where none is named."""
+
+PATIENT = ("pid", "patient_id", "patientid", "patient", "subject_id", "subject", "case")
+NODULE = ("nodule_id", "nodule", "lesion_id", "lesion", "annotation_id")
+"""Names of the columns that say whose nodule and which, the usual first; case does not matter."""
+
+_ALIASES = {name: names[0] for names in (PATIENT, NODULE) for name in reversed(names[1:])}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +65,7 @@ def read_predictions(
     path: Path, *, score: str | None = None, label: str | None = None, truth: Path | None = None,
     allow_failed: bool = False,
 ) -> Predictions:  # fmt: skip
-    """Read predictions with ``pid`` and ``nodule_id``, a score and a label.
+    """Read predictions: whose nodule and which (:data:`PATIENT`, :data:`NODULE`), a score and a label.
 
     Args:
         path: CSV file, such as ``spicula score`` writes.
@@ -75,9 +81,9 @@ def read_predictions(
         InputError: A column is missing, a nodule is there twice or has no truth, a label is neither 0 nor 1, or a score
             is missing or not a number; names file and line.
     """
-    table = read_table(path, required=("pid", "nodule_id"))
+    table = read_table(path, required=("pid", "nodule_id"), aliases=_ALIASES)
     score_column = _column(table, score, SCORES, "score")
-    labels_of = read_table(truth, required=("pid", "nodule_id")) if truth else table
+    labels_of = read_table(truth, required=("pid", "nodule_id"), aliases=_ALIASES) if truth else table
     label_column = _column(labels_of, label, LABELS, "label")
     labels = {key: _label(row, label_column) for key, row in _by_nodule(labels_of).items()}
     rows = _by_nodule(table)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from packaging.version import Version
 
 from spicula.core.errors import InputError
@@ -22,6 +22,7 @@ from spicula.core.extras import require
 from spicula.metrics.bootstrap import Interval, bootstrap_interval
 from spicula.metrics.classification import FloatArray, auprc, auroc
 from spicula.metrics.folds import FoldInterval, t_interval
+from spicula.metrics.patients import deal_folds
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Inverse strengths of the penalty that are tried."""
@@ -96,43 +97,6 @@ class Judged:
     patients: int
 
 
-def folds_of_patients(
-    patients: Sequence[str] | NDArray[np.str_], malignant: ArrayLike, *, folds: int = FOLDS, seed: int = 0
-) -> NDArray[np.intp]:
-    """Fold of each nodule: patients whole, malignant nodules spread evenly, the same on every machine.
-
-    Patients are ordered by their malignant and by all their nodules, ties by a seeded hash, and dealt out forth and
-    back.
-
-    Args:
-        patients: ``[n]`` patient of each nodule.
-        malignant: ``[n]`` labels.
-        folds: How many.
-        seed: Changes the order of ties.
-
-    Returns:
-        ``[n]`` numbers from 0.
-
-    Raises:
-        InputError: Fewer patients than folds.
-    """
-    names = [str(patient) for patient in patients]
-    counts: dict[str, list[int]] = {}
-    for name, label in zip(names, np.asarray(malignant, dtype=bool), strict=True):
-        count = counts.setdefault(name, [0, 0])
-        count[0] += int(label)
-        count[1] += 1
-    if len(counts) < folds:
-        raise InputError("patients", got=len(counts), expected=f"{folds} or more, one for each fold")
-
-    def order(name: str) -> tuple[int, int, str]:
-        return -counts[name][0], -counts[name][1], hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
-    dealt = [*range(folds), *reversed(range(folds))]
-    fold_of = {name: dealt[rank % len(dealt)] for rank, name in enumerate(sorted(counts, key=order))}
-    return np.array([fold_of[name] for name in names], dtype=np.intp)
-
-
 def split_hash(patients: Sequence[str] | NDArray[np.str_], fold_of: NDArray[np.intp]) -> str:
     """SHA-256 of which patient is in which fold: two results with the same hash had the same split."""
     pairs = sorted({f"{patient}\t{fold}" for patient, fold in zip(patients, fold_of, strict=True)})
@@ -198,7 +162,7 @@ def held_out(
         Zhuang et al. 2025, arXiv:2504.21344, sections 3.3.2 and 3.5.
     """
     test, rest = fold_of == test_fold, features.rows(fold_of != test_fold)
-    inner = folds_of_patients(rest.patients, rest.malignant, seed=seed + 1)
+    inner = deal_folds(rest.patients, rest.malignant, seed=seed + 1)
     scores = [scorer(features.values[test]) for scorer in fit_folds(rest, inner, model, seed=seed)]
     chosen = features.rows(test)
     parts = [(chosen.malignant, score) for score in scores]
@@ -220,7 +184,7 @@ def sparse_logistic(values: FloatArray, malignant: NDArray[np.bool_], patients: 
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    inner = folds_of_patients(patients, malignant, seed=seed + 2)
+    inner = deal_folds(patients, malignant, seed=seed + 2)
     areas = []
     for strength in STRENGTHS:
         folds = []

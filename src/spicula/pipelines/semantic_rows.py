@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from spicula.core.errors import InputError
 from spicula.datasets.lidc_nodules import TEST_PATIENT
@@ -22,9 +23,10 @@ from spicula.datasets.lidc_to_nlst import nlst_features
 from spicula.datasets.lidc_xml import TRAITS as RATED_TRAITS
 from spicula.metrics.bootstrap import Difference, Interval, bootstrap_difference, bootstrap_interval
 from spicula.metrics.classification import FloatArray, auprc, auroc
-from spicula.metrics.patients import patient_maximum
+from spicula.metrics.patients import deal_folds, patient_maximum
 from spicula.papers import Paper, Published
 from spicula.pipelines import semantic_only
+from spicula.pipelines.evaluation_figures import Scored
 from spicula.pipelines.paper_rows import Compared, Ours, Ran
 
 TRAITS = tuple(trait for trait in RATED_TRAITS if trait != "malignancy")
@@ -43,6 +45,9 @@ Rated: TypeAlias = tuple[str, Mapping[str, float], float | None]
 """Patient of a nodule; its median ratings and, where known, ``patient_diagnosis``; its diameter in mm where known."""
 
 FEWEST_DIAGNOSED = 20
+
+DRAWN = ("readers' traits", "readers' traits and diameter", "diameter alone")
+"""Variants that are drawn as curves, in this order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,16 +184,20 @@ def compare(nodules: Nodules, paper: Paper, *, seed: int = 0, resamples: int = 1
     """
     decided = nodules.rating != UNDECIDED
     malignant, patients = nodules.rating[decided] > UNDECIDED, nodules.patients[decided]
-    fold_of = semantic_only.folds_of_patients(patients, malignant, seed=seed)
+    fold_of = deal_folds(patients, malignant, seed=seed)
     published = {n.metric: n for n in paper.numbers if n.model.startswith("S (") and n.value is not None}
     rows: list[Compared] = []
     diagnosed: list[Compared] = []
     gains: dict[str, Any] = {}
+    scored: list[Scored] = []
     for name, variant in variants(nodules).items():
         features = semantic_only.Features(variant.columns, variant.values[decided], malignant, patients)
         scorers = semantic_only.fit_folds(features, fold_of, variant.model, seed=seed)
         folds = semantic_only.cross_validated(features, fold_of, scorers, seed=seed, resamples=resamples)
         test = semantic_only.held_out(features, fold_of, variant.model, seed=seed, resamples=resamples)
+        if name in DRAWN:
+            score = expit(folds.score) if variant.model is semantic_only.sparse_logistic else folds.score
+            scored.append(Scored(name, malignant, score, patients))
         rows += _rows(name, published, test, folds, sized=name != "diameter alone")
         fold_of_patient = dict(zip(patients.tolist(), fold_of.tolist(), strict=True))
         diagnosed += _against_diagnosis(name, nodules, variant, scorers, fold_of_patient, published, seed, resamples)
@@ -209,6 +218,7 @@ def compare(nodules: Nodules, paper: Paper, *, seed: int = 0, resamples: int = 1
             "held_out_fold": 0,
             "strengths_tried": list(semantic_only.STRENGTHS),
         },
+        scored=tuple(sorted(scored, key=lambda one: DRAWN.index(one.name))),
     )
 
 

@@ -17,10 +17,14 @@ _PART = 0.6  # of the scans: fewer is a part of the set
 _FEW = 0.98  # of the scans: fewer is said
 _SAME_SCORES = 0.5  # of a fold's scores that another has too
 
+_LIDC_UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
+
 
 def is_luna16(scans: Sequence[str], nodules: Points) -> bool:
-    """Whether the numbers of scans and nodules are those of LUNA16."""
-    return len(scans) in (LUNA16_SCANS, LUNA16_WITH_NODULES) or nodules.scan.size == LUNA16_NODULES
+    """Whether the number of nodules is LUNA16's, or the number of scans of LIDC-IDRI is."""
+    of_lidc = any(_LIDC_UID in scan for scan in scans[:5])
+    many = len(scans) in (LUNA16_SCANS, LUNA16_WITH_NODULES)
+    return nodules.scan.size == LUNA16_NODULES or (many and of_lidc)
 
 
 def list_complaints(scans: Sequence[str], nodules: Points, marks: Points) -> tuple[Complaint, ...]:
