@@ -117,3 +117,10 @@ def test_a_threshold_that_calls_nothing_has_no_precision_and_still_a_record(tmp_
     told = run(app, [*options, "--json", str(tmp_path / "r.json")])
     assert "precision –," in told.output
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(printed.output)
+
+
+def test_papers_are_listed_where_none_is_named():
+    done = run(app, ["evaluate", "paper"])
+    assert done.exit_code == 0
+    assert "zhuang2025" in done.output
+    assert "Next: spicula evaluate paper" in done.output

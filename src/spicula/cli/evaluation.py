@@ -173,7 +173,9 @@ def doctor_command(
 
 @app.command("paper", cls=OptionalValues)
 def paper_command(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="First author and year, for example zhuang2025.")],
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="First author and year, for example zhuang2025; all if omitted.")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", metavar="ROOT", help="Folder with data sets in it.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File for the record; paper-KEY.json if omitted.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the published tables against themselves.")] = False,
@@ -185,6 +187,9 @@ def paper_command(
     """Ours beside a paper's numbers, on the data that is there; or whether its numbers can be at all."""
     from spicula.pipelines.evaluate_paper import report_paper
 
+    if key is None:
+        _list_papers()
+        return
     check_outputs({"--out": out, "--json": json, "--html": html})
     found = report_paper(key, data, out=out, check=check, seed=seed, resamples=resamples)
     if html and found.evaluation:
@@ -195,6 +200,15 @@ def paper_command(
     _show(json, found.record, list(found.lines), {"Record": found.path, "Page": html if found.evaluation else None})
     if json != STDOUT and not check:
         typer.echo(f"\nNext: spicula evaluate paper {key} --check")
+
+
+def _list_papers() -> None:
+    from spicula.papers import paper, paper_keys
+
+    for key in paper_keys():
+        about = paper(key)
+        typer.echo(f"{key:14} {len(about.numbers):4} numbers  {about.title}")
+    typer.echo("\nNext: spicula evaluate paper KEY --data ROOT, or KEY --check")
 
 
 def _show(json: str | None, record: Mapping[str, Any], lines: list[str], written: Mapping[str, Path | None]) -> None:
