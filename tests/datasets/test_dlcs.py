@@ -89,6 +89,17 @@ def test_a_bad_row_is_named(root, row, words):
     assert any(check.state == "broken" and words in check.message for check in dlcs.verify(root))
 
 
+def test_rows_that_clash_are_named_and_the_images_are_looked_at_all_the_same(root):
+    clash = ROW.replace("DLCS_0001_01", "b").replace("train", "test")
+    table(root, ROW, ROW, clash, "DLCS_0002,DLCS_0002_01,DLCS_0002.nii.gz,1,2,3,4,5,6,,test")
+    checks = list(dlcs.verify(root))
+    assert [check.line for check in checks if check.state == "broken" and check.what == dlcs.TABLE] == [3, 4]
+    found = {(check.state, check.what): check.message for check in checks}
+    assert found["ok", "places"].startswith("1 of 1 places")
+    assert ("missing", "scans") in found
+    assert ("broken", "split") in found
+
+
 def test_a_damaged_scan_is_one_check(root):
     path = root / "subset_01" / "DLCS_0001.nii.gz"
     path.write_bytes(path.read_bytes()[:200])

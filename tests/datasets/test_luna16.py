@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import center_of_mass
 
-from spicula.core.errors import InputError
+from spicula.core.errors import InputError, SpiculaWarning
 from spicula.datasets import lidc_nodules, luna16
 from spicula.datasets.catalog import Check
 from spicula.formats import nifti, nrrd
@@ -246,8 +246,25 @@ def test_a_scan_in_two_folds_and_one_that_is_not_listed(root):
     for path in (root / "subset1").iterdir():
         path.unlink()
     scan(root / "subset1" / "1.2.mhd")
-    with pytest.raises(InputError, match="not one of the scans"):
-        luna16.load_cases(root)
+    with pytest.warns(SpiculaWarning, match=r"does not list 1 of the scans in the folds.*1\.2\.mhd"):
+        cases = list(luna16.load_cases(root))
+    assert [case.case_id for case in cases] == UIDS
+    checks = list(luna16.verify(root))
+    (stray,) = [check for check in checks if check.path == root / "subset1" / "1.2.mhd"]
+    assert stray.state == "warning"
+    assert not [check for check in checks if check.state in ("broken", "missing")]
+    assert states(checks, "scans with a sound header") == [("warning", "4, published are 888")]
+
+
+def test_the_tables_alone_are_no_fault(root):
+    for path in root.rglob("*.mhd"):
+        path.unlink()
+    assert len(list(luna16.load_cases(root))) == 4
+    checks = list(luna16.verify(root))
+    assert states(checks, "scans") == [
+        ("warning", "only the tables are here: none of the 4 scans is in a subset folder")
+    ]
+    assert not [check for check in checks if check.state in ("broken", "missing")]
 
 
 def test_what_is_missing_is_said(tmp_path):

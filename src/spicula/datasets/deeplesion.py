@@ -249,7 +249,7 @@ def _row_checks(path: Path, lesions: Sequence[Lesion]) -> Iterator[Check]:
 def _image_checks(images: Path, lesions: Sequence[Lesion], *, deep: bool) -> Iterator[Check]:
     """A Check for each broken slice and for each series without its slices; one count where whole folders miss."""
     if not images.is_dir():
-        yield Check("missing", "slices", "there is no Images_png", images)
+        yield Check("warning", "slices", "only the table is here: there is no Images_png", images)
         return
     by_folder: dict[str, list[Lesion]] = {}
     for lesion in lesions:

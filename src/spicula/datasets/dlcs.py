@@ -145,16 +145,24 @@ def _box(row: Row) -> Box:
     )
 
 
-def _by_image(path: Path, boxes: Sequence[Box]) -> dict[str, list[Box]]:
+def _by_image(
+    path: Path, boxes: Sequence[Box], *, refused: list[tuple[int, str]] | None = None
+) -> dict[str, list[Box]]:
+    """Boxes of each image; one that clashes with another is an error, or left out with its line and why."""
     images: dict[str, list[Box]] = defaultdict(list)
     for box in boxes:
-        rows = images[box.image]
+        rows, problem = images[box.image], None
         where = f"{path}, line {box.line}"
         if any(other.nodule == box.nodule for other in rows):
-            raise InputError(f"{where}: nodule {box.nodule} is there twice")
-        if rows and (rows[0].patient, rows[0].split) != (box.patient, box.split):
-            raise InputError(f"{where}: {box.image}", got="two patients or splits", expected="one of each a scan")
-        rows.append(box)
+            problem = InputError(f"{where}: nodule {box.nodule} is there twice")
+        elif rows and (rows[0].patient, rows[0].split) != (box.patient, box.split):
+            problem = InputError(f"{where}: {box.image}", got="two patients or splits", expected="one of each a scan")
+        if problem is None:
+            rows.append(box)
+        elif refused is None:
+            raise problem
+        else:
+            refused.append((box.line, str(problem)))
     return dict(images)
 
 
@@ -208,11 +216,10 @@ def _checks(root: Path, *, deep: bool) -> Iterator[Check]:
             yield Check("warning", TABLE, f"no column {column}", path)
     yield count_check("nodules", len(boxes), 2487, path=path)
     yield count_check("patients", len({box.patient for box in boxes}), 1613, path=path)
-    try:
-        images = _by_image(path, boxes)
-    except InputError as error:
-        yield Check("broken", TABLE, str(error), path)
-        return
+    refused: list[tuple[int, str]] = []
+    images = _by_image(path, boxes, refused=refused)
+    for line, problem in refused:
+        yield Check("broken", TABLE, problem, path, line)
     yield from _split_checks(path, boxes)
     yield from _image_checks(root, images, deep=deep)
 

@@ -10,16 +10,18 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from spicula.core.errors import InputError
+from spicula.core.errors import InputError, SpiculaWarning
 from spicula.core.finding import Case, Finding, Point
 from spicula.core.volume import Volume
 from spicula.datasets.catalog import Check, Description
+from spicula.datasets.lidc_tables import METADATA, find_metadata, load_series_patients
 from spicula.datasets.luna16_candidates import Candidate, read_candidates
 from spicula.datasets.places import Tally, place_checks, tally_checks
 from spicula.datasets.verification import count_check, parsed_rows, require_folder, table_or_check
@@ -62,20 +64,15 @@ CANDIDATES: Mapping[str, tuple[int, int]] = {"candidates_V2": (754975, 1557), "c
 """Published number of places and of nodules among them."""
 
 _PLACES = ("", "CSVFILES", "evaluationScript/annotations")
-_METADATA = ("LIDC-IDRI_MetaData.csv", "metadata.csv")
 _COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
-_PATIENT_COLUMNS = ("Series UID", "Patient Id")
-_PATIENT_ALIASES = {
-    "series instance uid": "Series UID", "seriesinstanceuid": "Series UID", "seriesuid": "Series UID",
-    "subject id": "Patient Id", "patientid": "Patient Id", "patient_id": "Patient Id",
-}  # fmt: skip
 
 
 def load_cases(root: str | Path, *, subsets: Collection[int] | None = None) -> Iterator[Case]:
     """Give the scans one after the other, those without nodules included; pixels are read on demand.
 
     A scan that ``seriesuids.csv`` lists but that is in no subset folder still is a Case (its findings are known), with
-    an empty split; only its ``load_volume`` fails. Nothing is left out unless ``subsets`` says so.
+    an empty split; only its ``load_volume`` fails. A file in a subset folder that the list does not name is no Case;
+    a ``SpiculaWarning`` says so. Nothing else is left out unless ``subsets`` says so.
 
     Args:
         root: Folder as :attr:`DESCRIPTION.layout` lists it.
@@ -91,17 +88,14 @@ def load_cases(root: str | Path, *, subsets: Collection[int] | None = None) -> I
             used or is of a scan that is not listed, or a scan is in two folds.
     """
     root = require_folder(root)
-    files = _files(root)
     listed = _listed(root)
+    files = _of_list(_files(root), listed)
     wanted = None if subsets is None else {f"subset{number}" for number in subsets}
     for split in sorted((wanted or set()) - {split for split, _ in files.values()}):
         raise InputError(f"{root}: no scan in {split}", expected="subset0 to subset9 with .mhd files")
     scans = listed or tuple(files)
     if not scans:
         raise InputError(f"{root}: neither seriesuids.csv nor a subset folder with .mhd files")
-    strange = sorted(set(files) - set(scans))
-    if strange:
-        raise InputError(f"{files[strange[0]][1]}: not one of the scans that seriesuids.csv lists")
     nodules = _findings(root, "annotations", set(scans))
     patients = _patients(root)
     if patients and not patients.keys() >= set(scans):
@@ -189,6 +183,16 @@ def _files(root: Path) -> dict[str, tuple[str, Path]]:
     return found
 
 
+def _of_list(files: dict[str, tuple[str, Path]], listed: Sequence[str]) -> dict[str, tuple[str, Path]]:
+    """The files of the scans that are listed, all where there is no list; a warning tells of others."""
+    strange = sorted(set(files) - set(listed)) if listed else []
+    if strange:
+        first = files[strange[0]][1]
+        words = f"seriesuids.csv does not list {len(strange)} of the scans in the folds: passed over, the first {first}"
+        warnings.warn(words, SpiculaWarning, stacklevel=3)
+    return {uid: file for uid, file in files.items() if uid not in strange}
+
+
 def _headers(root: Path) -> Iterator[tuple[str, Path]]:
     """Fold and header of each scan, also where a fold was unpacked into a folder of its own name."""
     for split in SUBSETS:
@@ -245,11 +249,8 @@ def _findings(root: Path, name: str, known: Collection[str] | None) -> dict[str,
 
 def _patients(root: Path) -> Mapping[str, str]:
     """LIDC patient of each series; none where there is no metadata table."""
-    path = next((root / name for name in _METADATA if (root / name).is_file()), None)
-    if path is None:
-        return {}
-    table = read_table(path, required=_PATIENT_COLUMNS, aliases=_PATIENT_ALIASES)
-    return {row.text("Series UID"): row.text("Patient Id") for row in table}
+    path = find_metadata(root)
+    return load_series_patients(path) if path else {}
 
 
 def _case(root: Path, uid: str, file: tuple[str, Path] | None, findings: tuple[Finding, ...], patient: str) -> Case:
@@ -321,7 +322,7 @@ def _patient_checks(root: Path, listed: Collection[str]) -> Iterator[Check]:
         yield Check("broken", "patients", str(error))
         return
     if not patients:
-        message = f"no {' or '.join(_METADATA)}: each series counts as a patient, though LIDC-IDRI-0332 has two"
+        message = f"no {' or '.join(METADATA)}: each series counts as a patient, though LIDC-IDRI-0332 has two"
         yield Check("warning", "patients", message)
         return
     unknown = sorted(set(listed) - set(patients))
@@ -348,13 +349,18 @@ def _scan_checks(
             continue
         seen[uid] = path
         if known and uid not in known:
-            yield Check("warning", "image", "not one of the scans that seriesuids.csv lists", path)
+            yield Check("warning", "image", "not one of the scans that seriesuids.csv lists: passed over", path)
+            continue
         case = _case(root, uid, (split, path), tuple(findings[uid]), uid)
         problems = list(place_checks(case, path, deep=deep, tally=tally))
         good += not any(problem.state == "broken" for problem in problems)
         yield from problems
     yield from tally_checks(tally, convention="LPS")
     missing = sorted(known - set(seen))
+    if missing and not seen:
+        message = f"only the tables are here: none of the {len(known)} scans is in a subset folder"
+        yield Check("warning", "scans", message, root)
+        return
     if missing:
         yield Check("missing", "scans", f"{len(missing)} of {len(known)} are in no subset folder, first {missing[0]}")
     yield count_check("sound scans" if deep else "scans with a sound header", good, 888)

@@ -295,7 +295,10 @@ def _checks(root: Path, *, deep: bool) -> Iterator[Check]:
         return
     folders = _folders(root)
     absent = [scan for scan in scans if scan.lower() not in folders]
-    if absent:
+    if absent and not folders:
+        message = f"only the spreadsheets are here: none of {len(scans)} scans has DICOM files, so no place is known"
+        yield Check("warning", "scans", message, root)
+    elif absent:
         message = f"{len(absent)} of {len(scans)} are not there, the first {absent[0]}: their places stay unknown"
         yield Check("missing", "scans", message, root)
     for name in sorted(set(folders) - {scan.lower() for scan in scans}):
