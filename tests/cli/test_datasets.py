@@ -50,7 +50,7 @@ def test_a_data_set_is_described_without_its_files(name):
 def test_what_is_there_is_counted(root):
     done = run(app, ["dataset", "describe", "nodule-csv", str(root)])
     assert done.exit_code == 0, done.output
-    assert "  1 scans of 1 patients, 1 findings" in done.output
+    assert "  1 scan of 1 patient, 1 finding\n" in done.output
 
 
 def test_a_whole_set_ends_with_status_0_and_a_broken_one_with_1(root, tmp_path):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from spicula.core.errors import GeometryError, InputError
 from spicula.core.finding import Case, Finding
 from spicula.core.geometry import Geometry
-from spicula.datasets.nodule_csv import COLUMNS, NoduleTable, load_cases, read_nodules, verify, write_nodules
+from spicula.datasets.nodule_csv import COLUMNS, NoduleTable, load_cases, read_nodules, verify
+from spicula.datasets.nodule_csv_writer import write_nodules
 from spicula.datasets.phantom import Ball, thorax, thorax_grid
 from spicula.formats import read_volume, write_nifti, write_nrrd
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import SimpleITK
 from PIL import Image
+from typer.testing import CliRunner
 
+from spicula.cli import app
 from spicula.core.errors import InputError
 from spicula.core.finding import Case, Finding
 from spicula.core.geometry import Geometry
@@ -230,6 +232,39 @@ def test_scans_in_files_of_their_own_are_not_copied(tmp_path):
     np.testing.assert_array_equal(read_volume(row.image_path).array_zyx, volume.array_zyx)
 
 
+def test_scans_with_gaps_are_exported_where_that_is_asked_for(tmp_path):
+    root = tmp_path / "set"
+    write_series(root / "b", thorax(thorax_grid((4, 8, 8)), balls=BALLS), patient_id="q", description="chest")
+    slices = sorted((root / "b").iterdir())
+    slices[len(slices) // 2].unlink()
+    (root / "nodules.csv").write_text("pid,nodule_id,image_path,coordX,coordY,coordZ,diameter_mm\nq,0,b,70,20,30,16\n")
+    with pytest.raises(InputError, match=r"nothing could be written.*--gaps warn") as caught:
+        export("nodule-csv", root, layout="nndetection", out=tmp_path / "out")
+    assert str(caught.value).count("Hint: ") == 1
+    done = CliRunner().invoke(
+        app,
+        ["dataset", "export", "nodule-csv", str(root), "--to", "nndetection", "--out", str(tmp_path / "out"),
+         "--gaps", "interpolate"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["findings"] == 1
+    with pytest.raises(InputError, match=r"--gaps: got data set luna16, which has no DICOM"):
+        export("luna16", root, layout="coco", out=tmp_path / "more", gaps="warn")
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(root, tmp_path):
+    out = tmp_path / "out"
+    left = out / ".spicula-x1y2z3"
+    (left / "images").mkdir(parents=True)
+    (left / "images" / "half.nii.gz").write_bytes(b"half")
+    export("nodule-csv", root, layout="nodule-csv", out=out)
+    assert sorted(path.name for path in out.iterdir()) == ["export.json", "nodules.csv", "skipped.csv"]
+    left.mkdir()
+    with pytest.raises(InputError, match="something that is there"):
+        export("nodule-csv", root, layout="nodule-csv", out=out)
+    assert left.is_dir()
+
+
 def test_eight_bits_are_for_pictures_only(root, tmp_path):
     with pytest.raises(InputError, match="8 bits"):
         export("nodule-csv", root, layout="nodule-csv", out=tmp_path / "out", bits=8)
@@ -301,10 +336,6 @@ def test_real_outlines_survive(shared, tmp_path):
 
 
 def test_the_command(root, tmp_path):
-    from typer.testing import CliRunner
-
-    from spicula.cli import app
-
     out = tmp_path / "out"
     done = CliRunner().invoke(
         app, ["dataset", "export", "nodule-csv", str(root), "--to", "nodule-csv", "--out", str(out)]

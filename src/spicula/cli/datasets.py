@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spicula.cli.outputs import check_outputs
+from spicula.cli.scans import Gaps, Tilt
 
 if TYPE_CHECKING:
     from spicula.datasets.catalog import Check
+    from spicula.datasets.export_coco import Bits
 
 app = typer.Typer(no_args_is_help=True, help="Public data sets of the field: what they are, whether yours is whole.")
 
@@ -109,8 +111,12 @@ def export_command(
     eight_bit: Annotated[
         bool, typer.Option("--eight-bit", help="COCO's images in a lung window of 8 bits; 16 bits keep HU.")
     ] = False,
+    gaps: Annotated[Gaps, typer.Option(help="Of DICOM: missing, duplicate or irregular slices.")] = Gaps.error,
+    tilt: Annotated[Tilt, typer.Option(help="Of DICOM: a tilted gantry.")] = Tilt.error,
 ) -> None:
     """Write a data set as a nodule CSV, in COCO's layout or in nnDetection's."""
     from spicula.pipelines.export_dataset import export
 
-    typer.echo("\n".join(export(name, root, layout=to.value, out=out, bits=8 if eight_bit else 16)))
+    bits: Bits = 8 if eight_bit else 16
+    lines = export(name, root, layout=to.value, out=out, bits=bits, gaps=gaps.value, tilt=tilt.value)
+    typer.echo("\n".join(lines))

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+ASIDE = ".spicula-"
+"""How the folders begin in which files are written aside; one that is left was left by a process that was killed."""
+
 
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
@@ -47,7 +50,7 @@ def folder_written_aside(folder: Path, *, replaces: Sequence[str] = ()) -> Itera
     """
     existed = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".spicula-", dir=folder))
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
     order = {name: number for number, name in enumerate(replaces)}
     try:
         yield aside

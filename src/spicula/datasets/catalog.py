@@ -3,7 +3,8 @@
 A data set is one module here with
 
 - ``DESCRIPTION``: what it is, where it is and under which licence;
-- ``load_cases(root, ...)``: its Cases, one after the other, the pixels read on demand;
+- ``load_cases(root, ...)``: its Cases, one after the other, the pixels read on demand; where these may be DICOM
+  it takes ``gaps`` and ``tilt`` as :func:`spicula.formats.read_volume` does;
 - ``verify(root)``: one :class:`Check` after the other on the files under ``root``.
 """
 

@@ -248,7 +248,9 @@ def _series_checks(reading: Reading, folder: Path, patient: str) -> Iterator[Che
     for path in copies(folder, series):
         yield Check("warning", "slices", f"series {uid}: a slice that is there twice; one copy counts", path)
     if problems:
-        yield Check("warning", "slices", f"series {uid}: {problems}; load_cases needs gaps='warn'", folder)
+        yield Check(
+            "warning", "slices", f"series {uid}: {problems}; load_cases needs gaps='warn', export --gaps warn", folder
+        )
     if patient and series.patient_id != patient:
         yield Check("broken", "patient", f"series {uid}: {series.patient_id} in DICOM, {patient} in the table", folder)
     slices = {item.instance.sop_instance_uid: item.position_xyz_mm[2] for item in series.slices}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,9 @@ from spicula.datasets.catalog import Check, Description
 from spicula.datasets.places import NOWHERE, Tally, place_checks, tally_checks
 from spicula.datasets.verification import count_check, require_folder
 from spicula.dicom.archive import open_dataset
+from spicula.dicom.gaps import Gaps
 from spicula.dicom.header import Slice
+from spicula.dicom.reader import Tilt
 from spicula.dicom.series import Series, find_series, select_series
 from spicula.formats import read_volume
 from spicula.formats.spreadsheet import read_sheet
@@ -96,11 +98,13 @@ class Marked:
     path: Path
 
 
-def load_cases(root: str | Path) -> Iterator[Case]:
+def load_cases(root: str | Path, *, gaps: Gaps = "error", tilt: Tilt = "error") -> Iterator[Case]:
     """Give the 70 scans one after the other.
 
     Args:
         root: Folder as :attr:`DESCRIPTION.layout` lists it.
+        gaps: As for :func:`spicula.formats.read_volume`.
+        tilt: The same.
 
     Returns:
         Cases in the order of the spreadsheets, calibration first; ``case_id`` is the scan number, findings have
@@ -116,7 +120,8 @@ def load_cases(root: str | Path) -> Iterator[Case]:
     root = require_folder(root)
     nodules = [nodule for split in SPLITS for nodule in _read(_sheet(root, split), split)]
     folders = _folders(root)
-    return (_case(scan, rows, folders.get(scan.lower())) for scan, rows in _by_scan(nodules).items())
+    read = partial(read_volume, gaps=gaps, tilt=tilt)
+    return (_case(scan, rows, folders.get(scan.lower()), read) for scan, rows in _by_scan(nodules).items())
 
 
 def verify(root: str | Path, *, deep: bool = False) -> Iterator[Check]:
@@ -207,14 +212,14 @@ def _folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _case(scan: str, rows: Sequence[Marked], folder: Path | None) -> Case:
+def _case(scan: str, rows: Sequence[Marked], folder: Path | None, read: Callable[..., Volume] = read_volume) -> Case:
     if folder is None:
         places: Sequence[Point] = [NOWHERE] * len(rows)
         load = partial(_no_images, scan)
     else:
         series, slices = _series_with(folder, rows)
         places = [_place(slices[row.image], row, folder) for row in rows]
-        load = partial(read_volume, folder, series_uid=series.series_uid)
+        load = partial(read, folder, series_uid=series.series_uid)
     findings = tuple(_finding(row, place) for row, place in zip(rows, places, strict=True))
     return Case(scan, load, findings, scan, rows[0].split)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -40,6 +40,8 @@ from spicula.datasets.nlst_tables import (
 )  # fmt: skip
 from spicula.datasets.places import NOWHERE
 from spicula.datasets.verification import require_folder
+from spicula.dicom.gaps import Gaps
+from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
 
 DESCRIPTION = Description(
@@ -73,13 +75,17 @@ YEARS = ("1999", "2000", "2001")
 """Years of the fictitious study dates of rounds 0, 1 and 2."""
 
 
-def load_cases(root: str | Path, *, source: Source = "auto") -> Iterator[Case]:
+def load_cases(
+    root: str | Path, *, source: Source = "auto", gaps: Gaps = "error", tilt: Tilt = "error"
+) -> Iterator[Case]:
     """Give images with located nodules, or screens with noted ones.
 
     Args:
         root: Folder as :attr:`DESCRIPTION.layout` lists it.
         source: ``"nodules"``: the table of nodules; ``"screens"``: the trial's table of abnormalities; ``"auto"``: the
             first of these that is there.
+        gaps: As for :func:`spicula.formats.read_volume`.
+        tilt: The same.
 
     Returns:
         Of nodules: Cases as :func:`spicula.datasets.nodule_csv.load_cases` gives them; ``truth`` holds the semantic
@@ -101,8 +107,8 @@ def load_cases(root: str | Path, *, source: Source = "auto") -> Iterator[Case]:
     if wanted not in tables:
         raise InputError(f"{root}: no table of {wanted}", expected=f"a .csv with {', '.join(COLUMNS[wanted])}")
     if wanted == "nodules":
-        return _nodule_cases(tables["nodules"])
-    return _screen_cases(root, tables)
+        return _nodule_cases(tables["nodules"], gaps=gaps, tilt=tilt)
+    return _screen_cases(root, tables, read=partial(read_volume, gaps=gaps, tilt=tilt))
 
 
 def load_outcomes(root: str | Path) -> Iterator[Outcome]:
@@ -143,11 +149,11 @@ def verify(root: str | Path, *, deep: bool = False) -> Iterator[Check]:
     return _checks(require_folder(root), deep=deep)
 
 
-def _nodule_cases(path: Path) -> Iterator[Case]:
+def _nodule_cases(path: Path, *, gaps: Gaps, tilt: Tilt) -> Iterator[Case]:
     rows = {(row.pid, row.nodule_id): row for row in nodule_csv.read_nodules(path).rows}
     return (
         replace(case, findings=tuple(_described(f, path, rows[case.patient_id, f.id]) for f in case.findings))
-        for case in nodule_csv.load_cases(path)
+        for case in nodule_csv.load_cases(path, gaps=gaps, tilt=tilt)
     )
 
 
@@ -168,13 +174,13 @@ def _features(path: Path, row: nodule_csv.NoduleRow) -> SemanticFeatures:
         raise InputError(f"{path}, line {row.line}: {error}") from error
 
 
-def _screen_cases(root: Path, tables: Mapping[TableKind, Path]) -> Iterator[Case]:
+def _screen_cases(root: Path, tables: Mapping[TableKind, Path], *, read: Callable[[Path], Volume]) -> Iterator[Case]:
     outcomes = {(o.pid, o.year): o for o in load_outcomes(root)} if "participants" in tables else {}
     folders = _studies(root)
     found = _abnormalities(tables["abnormalities"])
     for (pid, year), group in groupby(found, key=lambda item: (item.pid, item.year)):
         folder = folders.get((pid, year))
-        load = partial(read_volume, folder) if folder else partial(_no_images, pid, year)
+        load = partial(read, folder) if folder else partial(_no_images, pid, year)
         findings = tuple(_finding(item, outcomes.get((pid, year))) for item in group)
         yield Case(pid, load, findings, f"{pid}_T{year}")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,15 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from spicula.core.errors import GeometryError, InputError
-from spicula.core.files import written_aside
 from spicula.core.finding import Case, Finding, Point
 from spicula.core.geometry import Geometry
 from spicula.core.semantics import ABSENT_WORDS
+from spicula.core.volume import Volume
 from spicula.datasets.catalog import Check, Description
-from spicula.datasets.places import Tally, has_place, place_checks, tally_checks
+from spicula.datasets.places import Tally, place_checks, tally_checks
 from spicula.datasets.verification import require_folder
+from spicula.dicom.gaps import Gaps
+from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
 from spicula.formats.table import Row, read_table
 
@@ -29,7 +30,7 @@ DESCRIPTION = Description(
     title="Known nodules in a CSV table",
     contents="Any images with a table of nodules, a row each: patient, image, place and whatever is known.",
     licence="that of your data",
-    size="that of your data",
+    size="nothing to download",
     url="docs/reference/nodule-csv.md",
     citation="that of your data",
     layout=(
@@ -44,8 +45,11 @@ COLUMNS = ("pid", "nodule_id", "image_path", "coordX", "coordY", "coordZ")
 LABEL = "malignant"
 """Column of ``truth["label"]``: 1 malignant, 0 benign."""
 
-_ATTRIBUTE, _TRUTH = "attribute_", "truth_"
-_OWN = ("diameter_mm", "score", "split")
+ATTRIBUTE, TRUTH = "attribute_", "truth_"
+"""How the columns of attributes begin, and those of truths whose name means something else here."""
+
+OWN = ("diameter_mm", "score", "split")
+"""Columns with a place of their own in a finding or a case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +181,16 @@ def _resolved(table: Path, written: str) -> Path:
     return image if not beside.exists() and image.exists() else beside
 
 
-def load_cases(root: str | Path, *, coords: Coords = "lps") -> Iterator[Case]:
+def load_cases(
+    root: str | Path, *, coords: Coords = "lps", gaps: Gaps = "error", tilt: Tilt = "error"
+) -> Iterator[Case]:
     """Give the images of a table one after the other, with their nodules.
 
     Args:
         root: The table, or a folder with ``nodules.csv`` or one other table.
         coords: As for :func:`read_nodules`; for ``"voxel"`` each image is read once while iterating.
+        gaps: As for :func:`spicula.formats.read_volume`.
+        tilt: The same.
 
     Returns:
         Cases in the order of the table; ``case_id`` is the image's path. ``diameter_mm``, ``score`` and ``split`` are
@@ -200,7 +208,8 @@ def load_cases(root: str | Path, *, coords: Coords = "lps") -> Iterator[Case]:
     for row in table.rows:
         _check_own(table, row)
     numbers = _numeric_columns(table)
-    return (_case(table, rows, numbers) for rows in _by_image(table).values())
+    read = partial(read_volume, gaps=gaps, tilt=tilt)
+    return (_case(table, rows, numbers, read) for rows in _by_image(table).values())
 
 
 def _check_own(table: NoduleTable, row: NoduleRow) -> None:
@@ -259,9 +268,11 @@ def _numeric_columns(table: NoduleTable) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _case(table: NoduleTable, rows: Sequence[NoduleRow], numbers: Sequence[str]) -> Case:
+def _case(
+    table: NoduleTable, rows: Sequence[NoduleRow], numbers: Sequence[str], read: Callable[[Path], Volume] = read_volume
+) -> Case:
     image = rows[0].image_path
-    load = partial(read_volume, image)
+    load = partial(read, image)
     grid = load().geometry if rows[0].coords == "voxel" else _NO_GRID
     findings = tuple(_finding(row, grid, numbers, decimal_comma=table.decimal_comma) for row in rows)
     try:
@@ -282,8 +293,8 @@ def _finding(row: NoduleRow, grid: Geometry, numbers: Sequence[str], *, decimal_
     given = {name: value for name, value in given.items() if math.isfinite(value)}
     own = {name: given.pop(name, None) for name in ("diameter_mm", "score")}
     given.pop("split", None)
-    attributes = {name.removeprefix(_ATTRIBUTE): v for name, v in given.items() if name.startswith(_ATTRIBUTE)}
-    truth = {_truth_name(name): value for name, value in given.items() if not name.startswith(_ATTRIBUTE)}
+    attributes = {name.removeprefix(ATTRIBUTE): v for name, v in given.items() if name.startswith(ATTRIBUTE)}
+    truth = {_truth_name(name): value for name, value in given.items() if not name.startswith(ATTRIBUTE)}
     finding = Finding(
         row.nodule_id, row.center_xyz_mm(grid),
         attributes=MappingProxyType(attributes), truth=MappingProxyType(truth),
@@ -292,67 +303,7 @@ def _finding(row: NoduleRow, grid: Geometry, numbers: Sequence[str], *, decimal_
 
 
 def _truth_name(column: str) -> str:
-    return "label" if column == LABEL else column.removeprefix(_TRUTH)
-
-
-def _column_of(truth: str) -> str:
-    """The column of a truth; one that a reader would take for something else is marked."""
-    if truth == "label":
-        return LABEL
-    taken = {name.lower() for name in (*COLUMNS, *_OWN, LABEL)}
-    marked = truth.lower() in taken or truth.startswith((_ATTRIBUTE, _TRUTH))
-    return f"{_TRUTH}{truth}" if marked else truth
-
-
-def write_nodules(
-    cases: Iterable[Case], path: str | Path, *, image_of: Callable[[Case], str | Path] | None = None
-) -> int:
-    """Write the findings of cases as a table, which appears whole or not at all.
-
-    Findings whose place is not known are left out, and cases without any cannot be in such a table.
-
-    Args:
-        cases: One after the other.
-        path: The CSV file.
-        image_of: Path of a case's image, as it shall be written; the source of its volume, which is read for it, if
-            None.
-
-    Returns:
-        Number of rows. Columns: :data:`COLUMNS` (LPS), ``malignant`` where there is a label, ``diameter_mm``,
-        ``score`` and ``split`` where there are any, then truths and attributes by name.
-
-    Raises:
-        InputError: A volume cannot be read, or does not say where it came from.
-    """
-    rows = [row for case in cases for row in _rows_of(case, image_of or _source_of)]
-    present = {name for row in rows for name in row}
-    first = [*COLUMNS, *(name for name in (LABEL, *_OWN) if name in present)]
-    columns = [*first, *sorted(present - set(first), key=lambda name: (name.startswith(_ATTRIBUTE), name))]
-    with written_aside(Path(path)) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    return len(rows)
-
-
-def _source_of(case: Case) -> str:
-    source = case.load_volume().acquisition.source
-    if not source:
-        raise InputError(f"{case.case_id}: the volume does not say which file it is")
-    return str(Path(source).resolve())
-
-
-def _rows_of(case: Case, image_of: Callable[[Case], str | Path]) -> Iterator[dict[str, str]]:
-    findings = [finding for finding in case.findings if has_place(finding)]
-    image = str(image_of(case)) if findings else ""
-    for finding in findings:
-        numbers: dict[str, float | None] = dict(zip(COLUMNS[3:], finding.center_xyz_mm, strict=True))
-        numbers |= {"diameter_mm": finding.diameter_mm, "score": finding.score}
-        numbers |= {_column_of(name): value for name, value in finding.truth.items()}
-        numbers |= {f"{_ATTRIBUTE}{name}": value for name, value in finding.attributes.items()}
-        words = {"pid": case.patient_id, "nodule_id": finding.id, "image_path": image}
-        words |= {"split": case.split} if case.split else {}
-        yield words | {n: repr(float(v)) for n, v in numbers.items() if v is not None and math.isfinite(v)}
+    return "label" if column == LABEL else column.removeprefix(TRUTH)
 
 
 def verify(root: str | Path, *, coords: Coords = "lps", deep: bool = False) -> Iterator[Check]:

@@ -50,8 +50,9 @@ class Contents:
     def lines(self) -> list[str]:
         """As text, a line each."""
         found = [
-            f"{self.cases:,} scans of {self.patients:,} patients, {self.findings:,} findings",
-            f"{self.cases_without_findings:,} scans without findings",
+            f"{_several(self.cases, 'scan')} of {_several(self.patients, 'patient')}, "
+            f"{_several(self.findings, 'finding')}",
+            f"{_several(self.cases_without_findings, 'scan')} without findings",
         ]
         if set(self.splits) != {""}:
             found.append("splits: " + ", ".join(f"{name or 'none'} {n:,}" for name, n in sorted(self.splits.items())))
@@ -131,6 +132,10 @@ def write_report(path: Path, checks: Iterator[Check], *, seen: Callable[[Check],
         for check in checks:
             writer.writerow([check.state, check.what, check.message, check.path or "", check.line or ""])
             seen(check)
+
+
+def _several(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _count(finding: Finding, values: dict[str, Counter[float]]) -> None:

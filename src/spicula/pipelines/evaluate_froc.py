@@ -219,11 +219,12 @@ def summary_lines(evaluation: FrocEvaluation) -> list[str]:
         )
     if evaluation.variants:
         lines.append("Reported by mistake for the official score:")
-        width = max(len(variant.name) for variant in evaluation.variants)
-        for variant in evaluation.variants:
+        names = ["LUNA16's own" if variant.official else variant.name for variant in evaluation.variants]
+        width = max(map(len, names))
+        for name, variant in zip(names, evaluation.variants, strict=True):
             values = " ".join(f"{value:.4f}" for value in variant.sensitivity)
             label = "official" if variant.official else "MISTAKE "
-            lines.append(f"  {label} {variant.name:<{width}} {values}  mean {variant.mean:.4f}")
+            lines.append(f"  {label} {name:<{width}} {values}  mean {variant.mean:.4f}")
     return lines + [f"Note: {note}" for note in evaluation.notes]
 
 

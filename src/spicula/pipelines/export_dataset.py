@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from spicula.core.errors import InputError
-from spicula.core.files import folder_written_aside
+from spicula.core.files import ASIDE, folder_written_aside
 from spicula.core.finding import Case
 from spicula.core.volume import Volume
 from spicula.datasets.catalog import dataset
 from spicula.datasets.export_coco import ANNOTATIONS, Bits, Export, file_stem, write_coco
 from spicula.datasets.export_nndetection import write_nndetection
-from spicula.datasets.nodule_csv import write_nodules
+from spicula.datasets.nodule_csv_writer import write_nodules
 from spicula.datasets.places import has_place
+from spicula.dicom.gaps import Gaps
+from spicula.dicom.reader import Tilt
 from spicula.formats import find_scans, write_nifti
 
 Layout: TypeAlias = Literal["nodule-csv", "coco", "nndetection"]
@@ -34,6 +38,8 @@ def export(
     out: Path,
     bits: Bits = 16,
     task_number: int = 100,
+    gaps: Gaps = "error",
+    tilt: Tilt = "error",
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Write a data set in another layout; the folder is filled whole or not at all, one volume in memory at a time.
@@ -44,25 +50,27 @@ def export(
         layout: ``"nodule-csv"`` (one table in LPS mm; images stay where they are, and are written as NIfTI beside
             the table only where no single file or folder holds them), ``"coco"`` (axial slices as PNG with boxes) or
             ``"nndetection"`` (NIfTI with instance masks).
-        out: A folder that is not there yet or is empty.
+        out: A folder that is not there yet or is empty; what a killed export left there is removed.
         bits: Of COCO's PNG files: 16 (HU + 32768) or 8 (a window).
         task_number: Of nnDetection's task.
+        gaps: For DICOM, as for :func:`spicula.formats.read_volume`.
+        tilt: The same.
         progress: Called with the number of cases seen.
 
     Returns:
         What was written and what was left out, in lines for people.
 
     Raises:
-        InputError: No such data set, folder or layout; ``out`` holds something; or nothing could be written.
+        InputError: No such data set, folder or layout; ``gaps`` or ``tilt`` for a data set without DICOM; ``out`` holds
+            something; or nothing could be written.
     """
     if layout not in get_args(Layout):
         raise InputError("layout", got=layout, expected=f"one of {', '.join(get_args(Layout))}")
     if bits == 8 and layout != "coco":
         raise InputError("8 bits", got=f"layout {layout}", expected="layout coco: the others keep HU")
     about = dataset(name).DESCRIPTION
-    cases = _counted(dataset(name).load_cases(root), progress)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}", got="something that is there", expected="a new or empty folder")
+    cases = _counted(_load(name, root, {"gaps": gaps, "tilt": tilt}), progress)
+    _check_empty(out)
     with folder_written_aside(out, replaces=(SKIPPED, RECORD)) as aside:
         if layout == "coco":
             done = write_coco(cases, aside, description=about.title, licence=about.licence, bits=bits)
@@ -73,9 +81,29 @@ def export(
             done = _write_table(cases, aside)
         if not done.findings:
             reason = f": {done.skipped[0][2]}" if done.skipped else ""
-            raise InputError(f"{root}: nothing could be written{reason}", hint=f"spicula dataset verify {name} {root}")
+            hint = None if "Hint: " in reason else f"spicula dataset verify {name} {root}"
+            raise InputError(f"{root}: nothing could be written{reason}", hint=hint)
         _write_record(aside, name, layout, done)
     return _lines(layout, out, done)
+
+
+def _load(name: str, root: Path, policies: Mapping[str, str]) -> Iterator[Case]:
+    """The cases, with the policies that are not the usual ones; a data set that has none of them refuses."""
+    load: Callable[..., Iterator[Case]] = dataset(name).load_cases
+    asked = {option: policy for option, policy in policies.items() if policy != "error"}
+    for option in sorted(asked.keys() - signature(load).parameters.keys()):
+        raise InputError(f"--{option}", got=f"data set {name}, which has no DICOM", expected="one with DICOM series")
+    return load(root, **asked)
+
+
+def _check_empty(out: Path) -> None:
+    """Refuse a folder that holds something; what a killed export left there is removed."""
+    there = list(out.iterdir()) if out.is_dir() else []
+    left = [path for path in there if path.name.startswith(ASIDE) and path.is_dir() and not path.is_symlink()]
+    if len(there) > len(left) or (out.exists() and not out.is_dir()):
+        raise InputError(f"--out {out}", got="something that is there", expected="a new or empty folder")
+    for path in left:
+        shutil.rmtree(path)
 
 
 def _counted(cases: Iterable[Case], progress: Callable[[int], None] | None) -> Iterator[Case]:
