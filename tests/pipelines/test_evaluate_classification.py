@@ -1,14 +1,17 @@
 """Predicted risks against what turned out."""
 
 import csv
+import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from spicula import __version__
 from spicula.core.errors import InputError
-from spicula.pipelines.evaluate_classification import evaluate_predictions, summary_lines, to_json
+from spicula.pipelines.evaluate_classification import SCHEMA, evaluate_predictions, summary_lines, to_json
 from spicula.pipelines.evaluation_pages import classification_page
 from spicula.pipelines.predictions_table import read_predictions
 from spicula.report.evaluation import render_evaluation
@@ -45,6 +48,25 @@ def test_values_are_those_of_scikit_learn(tmp_path):
     assert result.patient.auroc.value == pytest.approx(roc_auc_score(*zip(*by_patient, strict=True)))
     assert result.nodule.auroc.low < result.nodule.auroc.value < result.nodule.auroc.high
     json.dumps(to_json(result, predictions), allow_nan=False)
+
+
+def test_the_record_says_what_it_was_made_from_and_names_no_folder(tmp_path):
+    own = list(rows())
+    truth = written(tmp_path / "t.csv", own)
+    first = read_predictions(written(tmp_path / "a.csv", own), truth=truth)
+    second = read_predictions(written(tmp_path / "b.csv", rows(shift=0.5)), truth=truth)
+    other = replace(second, label=first.label)
+    record = to_json(evaluate_predictions(first, other=other, resamples=150, seed=3), first)
+    assert (record["schema"], record["program"], record["version"]) == (SCHEMA, "spicula", __version__)
+    assert (record["level"], record["resamples"], record["seed"]) == (0.95, 150, 3)
+    assert record["columns"] == {"score": "probability", "label": "malignant"}
+    for name, path in (("predictions", "a.csv"), ("truth", "t.csv"), ("other", "b.csv")):
+        content = (tmp_path / path).read_bytes()
+        assert record["inputs"][name] == {"name": path, "sha256": hashlib.sha256(content).hexdigest(), "rows": 80}
+    assert record["comparison"]["predictions"] == "b.csv"
+    assert str(tmp_path) not in json.dumps(record)
+    alone = to_json(evaluate_predictions(read_predictions(tmp_path / "a.csv"), resamples=100), first)
+    assert set(alone) == set(record)
 
 
 def test_labels_from_another_file_and_leading_zeros(tmp_path):

@@ -270,6 +270,8 @@ def test_lines_for_people(toy: Toy) -> None:
     found = toy.evaluate(variants=True)
     text = "\n".join(summary_lines(found))
     assert f"CPM {found.cpm:.4f} (" in text
+    assert "official LUNA16's own " in text
+    assert "official official" not in text
     assert text.count("MISTAKE") == len(found.variants) - 1
     assert "excluded findings counted as false" in text
     assert "12 scans" in text

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spicula import __version__
 from spicula.core.errors import InputError
 from spicula.metrics.bootstrap import (
     FEWEST_PATIENTS,
@@ -23,7 +24,11 @@ from spicula.metrics.classification import AtRecall, Counts, FloatArray, at_reca
 from spicula.metrics.comparison import DeLong, delong
 from spicula.metrics.folds import FoldInterval, t_interval
 from spicula.metrics.patients import patient_maximum
+from spicula.pipelines.froc_tables import FileFacts
 from spicula.pipelines.predictions_table import Predictions
+
+SCHEMA = "spicula-classification/1"
+"""Version of the record; a key that changes its meaning or goes away raises it."""
 
 RATES = ("accuracy", "f1", "precision", "sensitivity", "specificity")
 """What is told of the calls at a threshold."""
@@ -84,12 +89,14 @@ class Comparison:
         auroc: This model less the other, patients drawn in pairs.
         auprc: The same.
         delong: DeLong's test, on the nodules as if they were independent.
+        files: Facts of its files, as :attr:`Predictions.files`.
     """
 
     path: Path
     auroc: Difference
     auprc: Difference
     delong: DeLong
+    files: Mapping[str, FileFacts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +203,16 @@ def or_dash(value: float | None) -> str:
 
 
 def to_json(result: Classification, predictions: Predictions) -> dict[str, Any]:
-    """The result as plain JSON values; None for a rate without cases to rest on."""
+    """The result as plain JSON values, files by name and hash; None for a rate without cases to rest on."""
+    drawn = result.nodule.auroc
+    files = dict(predictions.files)
+    if result.comparison and "predictions" in result.comparison.files:
+        files["other"] = result.comparison.files["predictions"]
     record: dict[str, Any] = {
-        "predictions": str(predictions.path),
+        "schema": SCHEMA,
+        "program": "spicula",
+        "version": __version__,
+        "inputs": {name: asdict(facts) for name, facts in files.items()},
         "columns": {"score": predictions.columns[0], "label": predictions.columns[1]},
         "nodule": _discrimination_json(result.nodule),
         "patient": _discrimination_json(result.patient) if result.patient else None,
@@ -206,6 +220,8 @@ def to_json(result: Classification, predictions: Predictions) -> dict[str, Any]:
         "over_folds": asdict(result.over_folds) if result.over_folds else None,
         "comparison": None,
         "split_hash": result.split_hash,
+        "level": drawn.level,
+        "resamples": drawn.resamples,
         "seed": result.seed,
         "failed_rows": predictions.failed,
         "unpredicted": predictions.unpredicted,
@@ -213,7 +229,7 @@ def to_json(result: Classification, predictions: Predictions) -> dict[str, Any]:
     }
     if result.comparison:
         record["comparison"] = {
-            "predictions": str(result.comparison.path),
+            "predictions": result.comparison.path.name,
             "auroc": _difference_json(result.comparison.auroc),
             "auprc": _difference_json(result.comparison.auprc),
             "delong_p": result.comparison.delong.p_value,
@@ -286,7 +302,7 @@ def _compared(predictions: Predictions, other: Predictions, *, resamples: int, s
     areas = [
         bootstrap_difference(area, y, first, second, groups, resamples=resamples, seed=seed) for area in (auroc, auprc)
     ]
-    return Comparison(other.path, areas[0], areas[1], delong(y, first, second))
+    return Comparison(other.path, areas[0], areas[1], delong(y, first, second), other.files)
 
 
 def _folds(predictions: Predictions) -> dict[str, float]:

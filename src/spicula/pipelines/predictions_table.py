@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spicula.core.bundle import sha256_of
 from spicula.core.errors import InputError
 from spicula.formats.table import Row, Table, read_table
 from spicula.metrics.classification import FloatArray
+from spicula.pipelines.froc_tables import FileFacts
 
 SCORES = ("probability", "calibrated_ensemble", "ensemble", "score", "malignancy")
 """Columns looked for, in this order, where none is named."""
@@ -41,6 +43,7 @@ class Predictions:
         fold: ``[n]`` fold that left each row out; None where the file has no column ``fold``.
         failed: Rows left out because they have no score (only where that was allowed).
         unpredicted: Nodules of the file of labels that have no row here.
+        files: Facts of what was read: ``"predictions"``, and ``"truth"`` where the labels are from a file of their own.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Predictions:
     fold: NDArray[np.str_] | None = None
     failed: int = 0
     unpredicted: int = 0
+    files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     @property
     def split_hash(self) -> str:
@@ -104,7 +108,12 @@ def read_predictions(
         path, np.array([pid for pid, _ in kept]), np.array([nodule for _, nodule in kept]),
         np.array([labels[key] for key in kept]), np.array(scores), (score_column, label_column),
         np.array(folds) if folds else None, len(rows) - len(kept), len(labels.keys() - rows.keys()),
+        {"predictions": _facts(table)} | ({"truth": _facts(labels_of)} if truth else {}),
     )  # fmt: skip
+
+
+def _facts(table: Table) -> FileFacts:
+    return FileFacts(table.path.name, sha256_of(table.path), len(table))
 
 
 def _column(table: Table, named: str | None, known: Sequence[str], what: str) -> str:
