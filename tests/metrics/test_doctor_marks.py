@@ -132,8 +132,13 @@ def test_diameters() -> None:
     def seen(value: np.ndarray, *, luna16: bool = False) -> list[str]:
         return codes(truth.diameter_complaints(scored(nodules, value), marks, luna16=luna16))
 
-    assert seen(np.append(nodules.value[1:], -1)) == ["warning diameters.missing"]
-    assert seen(np.append(nodules.value[1:], 0)) == ["error diameters.missing"]
+    def missing(last: float, excluded: Points = NO_POINTS) -> list[str]:
+        return codes(truth.missing_diameter_complaints(scored(nodules, np.append(nodules.value[1:], last)), excluded))
+
+    assert missing(8.0) == []
+    assert missing(8.0, scored(nodules, np.full(90, -1.0))) == []
+    assert missing(-1.0) == ["warning diameters.missing"]
+    assert missing(0.0) == missing(8.0, scored(nodules, np.zeros(90))) == ["error diameters.missing"]
     assert seen(nodules.value * 100) == ["error diameters.large"]
     tight = scored(nodules, np.full(90, 1.0))
     assert codes(truth.diameter_complaints(tight, marks, luna16=False)) == ["warning diameters.radii"]

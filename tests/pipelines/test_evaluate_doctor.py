@@ -3,18 +3,22 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from spicula.cli import app
 from spicula.core.errors import InputError
 from spicula.core.geometry import Geometry
 from spicula.metrics.doctor.ids import _STEPS
 from spicula.metrics.doctor.split import UNITS
 from spicula.metrics.hits import Points
 from spicula.pipelines.evaluate_doctor import SCHEMA, Examination, examine
+from spicula.pipelines.predictions_table import PATIENT
 
 SCANS = [f"{n:04d}" for n in range(3, 43)]
 WITH_FINDINGS = SCANS[:30]
@@ -112,12 +116,136 @@ def test_rows_that_are_no_numbers_are_named_by_line(files: Files) -> None:
     path = files.root / "nan.csv"
     path.write_text("\n".join(lines))
     found = files.examined(detections=path)
-    assert codes(found) == {"rows.not-numbers"}
-    complaint = found.complaints[0]
-    assert list(complaint.evidence["lines"]) == ["5", "10"]  # type: ignore[arg-type]
-    assert "nan.csv, lines 5, 10" in complaint.problem
+    assert codes(found) == {"rows.not-numbers", "rows.cells"}
+    complaint = next(c for c in found.complaints if c.code == "rows.not-numbers")
+    assert list(complaint.evidence["lines"]) == ["5"]  # type: ignore[arg-type]
+    assert "nan.csv, line 5" in complaint.problem
     assert "'nan'" in complaint.problem
     assert found.facts["detections"] == files.marks.scan.size - 2
+
+
+def rewritten(files: Files, name: str, change: Callable[[str], str]) -> Path:
+    """The detections, each line below the header changed."""
+    header, *lines = files.given["detections"].read_text().splitlines()
+    path = files.root / name
+    path.write_text("\n".join([header, *map(change, lines)]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("separator", [",", ", "])
+def test_decimal_commas_in_a_table_with_commas(files: Files, separator: str) -> None:
+    path = rewritten(files, "commas.csv", lambda line: line.replace(".", ",").replace(",", separator))
+    found = files.examined(detections=path)
+    assert [c.code for c in found.complaints] == ["rows.cells"]
+    assert "commas.csv, lines 2, 3, 4, 5, 6 and more" in found.complaints[0].problem
+    assert "9 (line 2): numbers with a decimal comma" in found.complaints[0].problem
+    assert "semicolons" in found.complaints[0].mend
+    assert "points" in found.complaints[0].mend
+    assert found.facts["detections"] == 0
+    assert found.next_commands == ()
+
+
+def test_a_row_with_a_cell_too_many_is_kept_out_of_the_rest(files: Files) -> None:
+    lines = iter(range(2, 10_000))
+    path = rewritten(files, "more.csv", lambda line: f"{line},x" if next(lines) in (3, 8) else line)
+    for option in ("detections", "annotations"):
+        if option == "annotations":
+            text = files.given["annotations"].read_text().splitlines()
+            text[2], text[7] = text[2] + ",", text[7] + ",5"
+            path.write_text("\n".join(text), encoding="utf-8")
+        found = files.examined(**{option: path})
+        assert codes(found) == {"rows.cells"}
+        assert list(found.complaints[0].evidence["lines"]) == ["3", "8"]  # type: ignore[arg-type]
+        assert f"rows of the {option} (more.csv, lines 3, 8)" in found.complaints[0].problem
+        assert "5 cells" in found.complaints[0].mend
+        assert found.next_commands == ()
+    series = write(files.root / "two.csv", (), [(name, 0) for name in SCANS])
+    assert codes(files.examined(series=series)) == {"rows.cells"}
+
+
+def test_a_place_a_kilometre_away_is_named_by_line(files: Files) -> None:
+    path = rewritten(files, "far.csv", lambda line: line.replace("0007,", "0007,1000", 1))
+    found = files.examined(detections=path)
+    assert codes(found) >= {"rows.not-numbers"}
+    whole = rewritten(files, "whole.csv", lambda line: re.sub(r"\.", "", line))
+    found = files.examined(detections=whole)
+    assert "whole.csv, lines 2, 3" in next(c.problem for c in found.complaints if c.code == "rows.not-numbers")
+    assert "in millimetres" in next(c.mend for c in found.complaints if c.code == "rows.not-numbers")
+
+
+@pytest.mark.parametrize("option", ["detections", "annotations", "excluded"])
+def test_a_table_without_a_header_is_refused_and_examined_all_the_same(files: Files, option: str) -> None:
+    source = files.given["annotations" if option == "excluded" else option].read_text()
+    path = files.root / "bare.csv"
+    path.write_text("\n" * (option == "annotations") + source.partition("\n")[2], encoding="utf-8")
+    found = files.examined(**{option: path})
+    assert codes(found) - {"excluded.is-annotations"} == {"table.no-header"}
+    complaint = next(c for c in found.complaints if c.code == "table.no-header")
+    assert complaint.mend.startswith("write the line seriesuid,coordX,coordY,coordZ,")
+    assert found.facts["cpm_as_given"] == files.examined(excluded=path).facts["cpm_as_given"] or option != "excluded"
+    assert found.facts["detections"] == files.marks.scan.size
+    assert found.next_commands == ()
+
+
+def run_next(found: Examination) -> str:
+    """Run the one next command as it is printed."""
+    (command,) = found.next_commands
+    program, *arguments = shlex.split(command)
+    assert program == "spicula"
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, f"{command}\n{done.output}"
+    assert found.lines()[-1] == f"Next: {command}"
+    return command
+
+
+def test_the_next_command_has_the_options_that_make_it_run(files: Files) -> None:
+    options = {"detections": "d'é 1.csv", "annotations": "annotations.csv", "series": "series.csv"}
+    files.given["detections"] = files.given["detections"].rename(files.root / options["detections"])
+    assert not re.search("ignore|pad|coords", run_next(files.examined()))
+    more = Points(np.append(files.marks.scan, "0999"), np.vstack([files.marks.center_xyz_mm, [1.0, 2, 3]]),
+                  np.append(files.marks.value, 0.5))  # fmt: skip
+    found = files.examined(detections=points(files.root / "more.csv", "probability", more))
+    assert {c.code for c in found.complaints} == {"ids.unknown"}
+    assert run_next(found).endswith("--ignore-unknown")
+    ras = files.marks.center_xyz_mm * (-1, -1, 1)
+    found = files.examined(detections=files.detections(places=ras))
+    assert (codes(found), found.failed) == ({"places.ras"}, True)
+    assert run_next(found).endswith("--coords ras")
+    bare = np.array([str(int(name)) for name in files.marks.scan])
+    found = files.examined(detections=files.detections(bare, ras))
+    assert codes(found) == {"places.ras", "ids.leading-zeros"}
+    assert run_next(found).endswith("--coords ras --pad-ids 4")
+    record = json.loads(json.dumps(found.to_json()))
+    assert record["next"] == list(found.next_commands)
+
+
+@pytest.mark.parametrize("width", [0, 6])
+def test_the_scan_list_without_zeros_or_with_more_is_padded_too(files: Files, width: int) -> None:
+    series = write(files.root / "s.csv", ("seriesuid",), [(str(int(name)).zfill(width),) for name in SCANS])
+    found = files.examined(series=series)
+    assert codes(found) == {"ids.leading-zeros"}
+    assert run_next(found).endswith(f"--pad-ids {max(width, 4)}")
+    ending = np.array([f"{int(name)}.mhd" for name in files.marks.scan])
+    found = files.examined(detections=files.detections(ending))
+    assert found.next_commands == ()  # padding would not mend them
+    assert "--pad-ids" not in found.complaints[0].mend
+
+
+def test_diameters_of_zero_do_not_look_like_places_that_are_wrong(files: Files) -> None:
+    zero = points(files.root / "zero.csv", "diameter_mm", Points(files.truth.scan, files.truth.center_xyz_mm,
+                  np.zeros(90)))  # fmt: skip
+    found = files.examined(annotations=zero)
+    assert {c.code for c in found.complaints} == {"diameters.missing"}
+    assert "negative" not in found.complaints[0].problem
+    assert float(found.facts["cpm_as_mended"]) > 0.5
+    unknown = points(files.root / "unknown.csv", "diameter_mm", Points(files.truth.scan, files.truth.center_xyz_mm,
+                     np.full(90, -1.0)))  # fmt: skip
+    found = files.examined(annotations=unknown)
+    assert [(c.code, c.severity) for c in found.complaints] == [("diameters.missing", "warning")]
+    flipped = files.examined(annotations=zero, detections=files.detections(places=files.marks.center_xyz_mm[:, ::-1]))
+    assert codes(flipped) == {"diameters.missing", "places.order"}
+    found = files.examined(excluded=zero)
+    assert codes(found) >= {"diameters.missing"}
 
 
 def test_no_detections_at_all(files: Files) -> None:
@@ -229,6 +357,123 @@ def test_predictions_that_are_wrong(tmp_path: Path) -> None:
     bad = predicted(tmp_path, [(a, b, p if n != 7 else "", y) for n, (a, b, p, y) in enumerate(rows)])
     assert codes(bad) == {"rows.not-numbers"}
     assert list(bad.complaints[0].evidence["lines"]) == ["9"]  # type: ignore[arg-type]
+
+
+def test_predictions_with_decimal_commas(tmp_path: Path) -> None:
+    rows = [(a, b, str(p).replace(".", ","), y) for a, b, p, y in some_rows()]
+    found = predicted(tmp_path, rows)
+    assert [c.code for c in found.complaints] == ["rows.cells"]
+    assert "5 (line 2): numbers with a decimal comma" in found.complaints[0].problem
+    short = predicted(tmp_path, [*some_rows(), ("900", "1", "0.5")])
+    assert codes(short) == {"rows.cells"}
+    assert short.facts["rows_with_label"] == 60
+    truth = write(tmp_path / "truth.csv", ("pid", "nodule_id", "label"), [(a, b, y, 0) for a, b, _, y in some_rows()])
+    path = write(tmp_path / "p.csv", HEADER[:3], [row[:3] for row in some_rows()])
+    found = examine(predictions=path, truth=truth)
+    assert codes(found) == {"rows.cells"}
+    assert "rows of the truth" in found.complaints[0].problem
+
+
+def test_predictions_without_a_patient_repeat_no_nodule(tmp_path: Path) -> None:
+    rows = some_rows()
+    found = predicted(tmp_path, [(b, p, y) for _, b, p, y in rows], HEADER[1:])
+    assert codes(found) == {"patients.no-column"}
+    assert all(name in found.complaints[0].problem for name in PATIENT)
+    assert "patients" not in found.facts
+    assert found.facts["auroc"] == predicted(tmp_path, rows).facts["auroc"]
+    assert found.next_commands == ()
+    found = predicted(tmp_path, [(a, p, y) for a, _, p, y in rows], ("pid", *HEADER[2:]))
+    assert codes(found) == {"nodules.no-column"}
+    assert found.facts["patients"] == 30
+
+
+def test_labels_are_found_by_nodule_where_only_one_table_tells_the_patient(tmp_path: Path) -> None:
+    rows = [(a, f"{a}-{b}", p, y) for a, b, p, y in some_rows()]
+    path = write(tmp_path / "p.csv", HEADER[1:3], [row[1:3] for row in rows])
+    truth = write(tmp_path / "t.csv", ("pid", "nodule_id", "label"), [(a, b, y) for a, b, _, y in rows])
+    found = examine(predictions=path, truth=truth)
+    assert codes(found) == {"patients.no-column"}
+    assert found.facts["rows_with_label"] == 60
+    truth = write(tmp_path / "t.csv", ("pid", "nodule_id", "label"), [(a, b, y) for a, b, _, y in some_rows()])
+    path = write(tmp_path / "p.csv", HEADER[1:3], [row[1:3] for row in some_rows()])
+    found = examine(predictions=path, truth=truth)
+    assert codes(found) == {"patients.no-column"}
+    assert found.facts["rows_with_label"] == 0
+
+
+def test_sound_predictions_are_told_the_next_command(tmp_path: Path) -> None:
+    found = predicted(tmp_path, some_rows())
+    assert run_next(found).startswith("spicula evaluate classification --predictions ")
+    truth = write(tmp_path / "truth.csv", ("patient_id", "nodule", "label"), [(a, b, y) for a, b, _, y in some_rows()])
+    path = write(tmp_path / "p.csv", HEADER[:3], [row[:3] for row in some_rows()])
+    assert "--truth" in run_next(examine(predictions=path, truth=truth))
+    assert examine(predictions=path).next_commands == ()
+
+
+# Whatever passes is accepted by the command that is named.
+
+
+_SPOILT = ("", "nan", "x", "1e7", "1,5", "0", "-1", "0007", "7", "new", '"', "1.5")
+
+
+def spoilt(rng: np.random.Generator, path: Path) -> Path:
+    """The table with nothing, or up to two things, done to it that happen to tables."""
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    headed = lines[0] != [lines[0][0]] or not lines[0][0].isdigit()
+    for _ in range(rng.integers(0, 3)):
+        at = int(rng.integers(headed, len(lines)))
+        row = lines[at]
+        match int(rng.integers(0, 10)):
+            case 0 | 1:
+                row[int(rng.integers(0, len(row)))] = str(rng.choice(_SPOILT))
+            case 2:
+                row.append(str(rng.choice(_SPOILT)))
+            case 3:
+                row.pop()
+            case 4 | 5:
+                lines.append([str(rng.choice(_SPOILT)), *row[1:]])
+            case 6:
+                lines.append(list(row))
+            case 7:
+                lines = lines[headed:] if rng.random() < 0.5 else lines[: int(rng.integers(1, len(lines)))]
+                headed = False
+            case 8:
+                lines = [[cell.replace(".", ",") for cell in each] for each in lines]
+            case 9:
+                column = int(rng.integers(0, len(lines[0])))
+                lines = [[*each[:column], *each[column + 1 :]] for each in lines] if len(lines[0]) > 1 else lines
+        if len(lines) <= headed:
+            break
+    separator = str(rng.choice([",", ",", ";", "\t"]))
+    out = path.with_name(f"spoilt {path.name}")
+    out.write_text("\n".join(separator.join(row) for row in lines) + "\n", encoding="utf-8")
+    return out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_passes_is_accepted_by_the_next_command(files: Files, tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    excluded = Points(files.truth.scan[:9], files.truth.center_xyz_mm[:9] + 40, np.full(9, -1.0))
+    sound = {**files.given, "excluded": points(tmp_path / "excluded.csv", "diameter_mm", excluded)}
+    rows = some_rows()
+    predictions = write(tmp_path / "predictions.csv", HEADER, rows)
+    truth = write(tmp_path / "truth.csv", ("pid", "nodule_id", "label"), [(a, b, y) for a, b, _, y in rows])
+    passed = failed = 0
+    for turn in range(30):
+        given = {name: spoilt(rng, path) if rng.random() < 0.5 else path for name, path in sound.items()}
+        if turn % 2:
+            given = {"predictions": spoilt(rng, predictions)}
+            given |= {"truth": spoilt(rng, truth)} if rng.random() < 0.5 else {}
+        try:
+            found = examine(**given)  # type: ignore[arg-type]
+        except InputError:
+            continue
+        if found.next_commands:
+            run_next(found)
+        assert found.failed or found.next_commands or "labels.none" in codes(found, "note")
+        passed, failed = passed + (not found.failed), failed + found.failed
+    assert passed > 3
+    assert failed > 3
 
 
 def test_folds_of_predictions_share_no_patient(tmp_path: Path) -> None:

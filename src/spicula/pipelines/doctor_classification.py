@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from spicula.core.errors import InputError
-from spicula.formats.table import Row, Table, read_table
+from spicula.formats.table import Table, read_table
 from spicula.metrics.classification import auroc
 from spicula.metrics.doctor import ids, labels, split
 from spicula.metrics.doctor.complaint import Complaint, some_of
-from spicula.pipelines.doctor_tables import number_or_none, unreadable_numbers
+from spicula.pipelines.doctor_tables import number_or_none, unreadable_numbers, whole_rows
 from spicula.pipelines.predictions_table import LABELS, NODULE, PATIENT, SCORES
 
 Fact = str | int | float
@@ -37,20 +37,20 @@ def examine_predictions(path: Path, truth: Path | None = None) -> tuple[tuple[Co
     Raises:
         InputError: A file cannot be read, or lacks a column for patient or nodule, probability or label.
     """
-    table = read_table(path, ragged=True)
-    score = _needed(table, SCORES, "probability")
-    told: list[Complaint] = []
+    given = read_table(path, ragged=True)
+    score = _needed(given, SCORES, "probability")
+    keys_of = _key_columns(given)
+    table, cut = whole_rows(given, what="predictions")
+    told = [*cut, *_unnamed(keys_of, given, what="predictions")]
     numbers = [number_or_none(row, score) for row in table]
     bad = [row for row, value in zip(table, numbers, strict=True) if value is None]
     if bad:
         told.append(unreadable_numbers(bad, score, what="predictions", of=len(table)))
-    kept = [(row, value) for row, value in zip(table, numbers, strict=True) if value is not None]
-    facts: dict[str, Fact] = {"rows": len(table), "rows_with_probability": len(kept)}
-    if not kept:
+    probability = [value for value in numbers if value is not None]
+    facts: dict[str, Fact] = {"rows": len(given), "rows_with_probability": len(probability)}
+    if not probability:
         return tuple(told), facts
-    keys = _keys(table)
-    told += labels.key_complaints([_said(key) for key in keys], what="predictions")
-    probability = np.array([value for _, value in kept])
+    told += _repeated(table, keys_of, what="predictions")
     told += labels.probability_complaints(probability)
     told += _folds(table)
     if truth is None and _column(table, LABELS) is None:
@@ -59,21 +59,24 @@ def examine_predictions(path: Path, truth: Path | None = None) -> tuple[tuple[Co
             "give --truth with patient, nodule and label",
         ))  # fmt: skip
         return tuple(told), facts
-    wanted, more = _labels(table, keys, truth)
+    wanted, more = _labels(table, keys_of, truth)
     told += more
-    of_rows = zip(_keys_of(table, kept, keys), probability.tolist(), strict=True)
-    more, seen = _examine_labels([(key[0], value, wanted[key]) for key, value in of_rows if key in wanted])
+    patients = [patient for patient, _ in _keys(table, keys_of)]
+    rows = [(patient, value, label) for patient, value, label in zip(patients, numbers, wanted, strict=True)
+            if value is not None and label is not None]  # fmt: skip
+    more, seen = _examine_labels(rows)
     return (*told, *more), {**facts, **seen}
 
 
 def _examine_labels(rows: Sequence[tuple[str, float, float]]) -> tuple[list[Complaint], dict[str, Fact]]:
-    """Patient, probability and label of each row."""
+    """Patient (``""`` where no column tells it), probability and label of each row."""
     facts: dict[str, Fact] = {"rows_with_label": len(rows)}
     if not rows:
         return [], facts
     y, p = np.array([label for _, _, label in rows]), np.array([value for _, value, _ in rows])
     patients = [patient for patient, _, _ in rows] if any(patient for patient, _, _ in rows) else None
-    facts |= {"prevalence": round(float(y.mean()), 4), "patients": len(set(patients or []))}
+    facts["prevalence"] = round(float(y.mean()), 4)
+    facts |= {"patients": len(set(patients))} if patients is not None else {}
     if set(np.unique(y)) == {0.0, 1.0}:
         facts["auroc"] = round(auroc(y, p), 4)
     return list(labels.label_complaints(y, p, patients=patients)), facts
@@ -96,17 +99,21 @@ def examine_split(
         InputError: A file cannot be read, one of two is missing, or no column tells the side or what a row is.
     """
     if both is not None:
-        table = read_table(both, ragged=True)
+        table, cut = whole_rows(read_table(both, ragged=True), what="split")
         side = _needed(table, SIDE, "side of the split")
         rows, sides = list(table), [row[side] for row in table]
         columns = [_units(table)] * len(rows)
     else:
         if train is None or test is None:
             raise InputError("a split", got="one side", expected="--train and --test, or --split")
-        tables = [(_listed(path), name) for path, name in ((train, "train"), (test, "test"))]
+        listed = [_listed(path, what=name) for path, name in ((train, "train"), (test, "test"))]
+        tables = [(table, name) for (table, _), name in zip(listed, ("train", "test"), strict=True)]
+        cut = tuple(complaint for _, told in listed for complaint in told)
         rows = [row for table, _ in tables for row in table]
         sides = [name for table, name in tables for _ in table]
         columns = [units for table, _ in tables for units in [_units(table)] * len(table)]
+    if cut and len(set(sides)) < 2:
+        return cut, {"rows": len(rows)}
     if not any(columns):
         raise InputError(
             f"{both or train}: no column tells patient, study, series or file", got=", ".join(rows[0].cells),
@@ -117,7 +124,7 @@ def examine_split(
     units["file-name"] = [split.patient_of_name(file or nodule) or ""
                           for file, nodule in zip(units["file-name"], units["nodule"], strict=True)]  # fmt: skip
     nodules = units.pop("nodule")
-    told = split.split_complaints(sides, units, nodules=nodules)
+    told = (*cut, *split.split_complaints(sides, units, nodules=nodules))
     counts: dict[str, Fact] = {f"rows_{name}": sides.count(name) for name in sorted(set(sides))}
     return told, {"rows": len(rows), **counts}
 
@@ -134,45 +141,94 @@ def _needed(table: Table, names: Sequence[str], what: str) -> str:
             f"{table.path}: no column with the {what}",
             got=", ".join(table.columns),
             expected=f"one of {', '.join(names)}",
+            hint="the first line must name the columns",
         )
     return column
 
 
-def _keys(table: Table) -> list[tuple[str, str]]:
-    """Patient and nodule of each row."""
-    patient, nodule = _column(table, PATIENT), _column(table, NODULE)
-    if patient is None and nodule is None:
+_Columns = tuple[str | None, str | None]
+"""Names of the columns of patient and nodule."""
+
+
+def _key_columns(table: Table) -> _Columns:
+    found = _column(table, PATIENT), _column(table, NODULE)
+    if found == (None, None):
         _needed(table, PATIENT[:4] + NODULE[:2], "patient or nodule")
+    return found
+
+
+def _keys(table: Table, columns: _Columns) -> list[tuple[str, str]]:
+    """Patient and nodule of each row, ``""`` for what no column tells."""
+    patient, nodule = columns
     return [(row[patient] if patient else "", row[nodule] if nodule else "") for row in table]
 
 
-def _keys_of(table: Table, kept: Sequence[tuple[Row, float]], keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    of_row = {id(row): key for row, key in zip(table, keys, strict=True)}
-    return [of_row[id(row)] for row, _ in kept]
+def _unnamed(columns: _Columns, table: Table, *, what: str) -> list[Complaint]:
+    """What no column tells."""
+    patient, nodule = columns
+    told = []
+    if patient is None:
+        told.append(Complaint(
+            "patients.no-column", "error",
+            f"no column of the {what} tells the patient ({table.path.name} has {', '.join(table.columns)}; known are "
+            f"{', '.join(PATIENT)}): no interval over patients can be had, evaluate classification refuses the table, "
+            "and whether a nodule is there twice cannot be told", "add the patient's id as a column pid, or call it so",
+            {"columns": list(table.columns), "known": list(PATIENT)},
+        ))  # fmt: skip
+    if nodule is None:
+        told.append(Complaint(
+            "nodules.no-column", "error",
+            f"no column of the {what} tells the nodule ({table.path.name} has {', '.join(table.columns)}; known are "
+            f"{', '.join(NODULE)}): evaluate classification refuses the table, and whether a nodule is there twice "
+            "cannot be told", "number the nodules of each patient in a column nodule_id (1 where there is one)",
+            {"columns": list(table.columns), "known": list(NODULE)},
+        ))  # fmt: skip
+    return told
+
+
+def _repeated(table: Table, columns: _Columns, *, what: str) -> tuple[Complaint, ...]:
+    """Nodules that are there twice, where columns tell whose and which they are."""
+    if None in columns:
+        return ()
+    return labels.key_complaints([_said(key) for key in _keys(table, columns)], what=what)
 
 
 def _said(key: tuple[str, str]) -> str:
     return " / ".join(part for part in key if part)
 
 
-def _labels(
-    table: Table, keys: Sequence[tuple[str, str]], truth: Path | None
-) -> tuple[dict[tuple[str, str], float], list[Complaint]]:
-    """Label of each nodule by its id in the predictions, and complaints about them."""
-    source = read_table(truth, ragged=True) if truth is not None else table
-    column = _needed(source, LABELS, "label")
-    numbers = [number_or_none(row, column) for row in source]
-    bad = [row for row, value in zip(source, numbers, strict=True) if value is None]
-    what = "truth" if truth is not None else "predictions"
-    told = [unreadable_numbers(bad, column, what=what, of=len(source))] if bad else []
-    theirs = _keys(source)
-    known = {key: value for key, value in zip(theirs, numbers, strict=True) if value is not None}
+def _labels(table: Table, columns: _Columns, truth: Path | None) -> tuple[list[float | None], list[Complaint]]:
+    """Label of each row of the predictions, None where it is not known, and complaints about them."""
     if truth is None:
-        return known, told
-    told += labels.key_complaints([_said(key) for key in theirs], what="truth")
-    renamed, more = _matched(keys, theirs)
-    told += more
-    return {key: known[renamed[key]] for key in keys if renamed.get(key) in known}, told
+        numbers, told = _label_numbers(table, what="predictions")
+        return numbers, told
+    given = read_table(truth, ragged=True)
+    _needed(given, LABELS, "label")
+    of_truth = _key_columns(given)
+    source, cut = whole_rows(given, what="truth")
+    told = [*cut, *_unnamed(of_truth, given, what="truth")]
+    if not source.rows:
+        return [None] * len(table), told
+    numbers, more = _label_numbers(source, what="truth")
+    told += [*more, *_repeated(source, of_truth, what="truth")]
+    # Where one table does not tell the patient (or the nodule), the other's is not looked at either.
+    of_both = [None not in pair for pair in zip(columns, of_truth, strict=True)]
+    ours, theirs = (
+        _keys(each, (names[0] if of_both[0] else None, names[1] if of_both[1] else None))
+        for each, names in ((table, columns), (source, of_truth))
+    )
+    if not all(of_both) and len(set(theirs)) < len(theirs):
+        return [None] * len(table), told
+    known = {key: value for key, value in zip(theirs, numbers, strict=True) if value is not None}
+    renamed, more = _matched(ours, theirs)
+    return [known.get(renamed[key]) for key in ours], [*told, *more]
+
+
+def _label_numbers(table: Table, *, what: str) -> tuple[list[float | None], list[Complaint]]:
+    column = _needed(table, LABELS, "label")
+    numbers = [number_or_none(row, column) for row in table]
+    bad = [row for row, value in zip(table, numbers, strict=True) if value is None]
+    return numbers, [unreadable_numbers(bad, column, what=what, of=len(table))] if bad else []
 
 
 def _matched(
@@ -202,7 +258,7 @@ def _unmatched(lost: Sequence[str], missing: Sequence[str], n_ours: int, n_their
     told = []
     if lost:
         told.append(Complaint(
-            "ids.unknown", "error" if len(lost) > 0.01 * n_ours else "warning",
+            "ids.unknown", "error",
             f"{len(lost):,} of {n_ours:,} predicted nodules are not in the truth ({some_of(lost)})",
             "give the truth that belongs to the predictions", {"unknown": len(lost), "examples": list(lost[:5])},
         ))  # fmt: skip
@@ -236,9 +292,9 @@ def _units(table: Table) -> dict[str, str]:
     return {kind: column for kind, column in found.items() if column is not None}
 
 
-def _listed(path: Path) -> Table:
-    """A table of one side, or a list of files or ids without a header."""
+def _listed(path: Path, *, what: str) -> tuple[Table, tuple[Complaint, ...]]:
+    """A table of one side, or a list of files or ids without a header; complaints about rows of another length."""
     table = read_table(path, ragged=True)
     if _units(table):
-        return table
-    return read_table(path, columns=("file",), ragged=True)
+        return whole_rows(table, what=f"{what} side")
+    return read_table(path, columns=("file",), ragged=True), ()

@@ -79,13 +79,14 @@ def examine_detections(
     found = read_places(detections, "probability", what="detections")
     sought = read_places(annotations, "diameter_mm", what="annotations")
     others = read_excluded(excluded, nodules=sought.points.scan.size)
+    listed, of_list = read_series(series)
     told, facts = examine_points(
-        found.points, sought.points, read_series(series), excluded=others.points if others.given else None,
+        found.points, sought.points, listed, excluded=others.points if others.given else None,
         folds=read_folds(folds) if folds is not None else (), root=scans,
     )  # fmt: skip
-    if any(complaint.code.startswith("excluded.") for complaint in others.complaints):
+    if others.complaints and not others.points.scan.size:  # nothing more can be said of them
         told = tuple(complaint for complaint in told if not complaint.code.startswith("excluded."))
-    return (*found.complaints, *sought.complaints, *others.complaints, *told), facts
+    return (*found.complaints, *sought.complaints, *of_list, *others.complaints, *told), facts
 
 
 def examine_points(
@@ -108,10 +109,10 @@ def examine_points(
     chart = _Chart(marks, nodules, excluded if excluded is not None else NO_POINTS, tuple(dict.fromkeys(scans)))
     chart = replace(chart, as_given=chart.matched() if chart.can_match else None)
     chart = replace(chart, facts=_facts(chart, scans, folds))
-    if not (marks.scan.size and nodules.scan.size):
+    if not (marks.scan.size and nodules.scan.size and scans):
         return (), dict(chart.facts)
     luna16, given = coverage.is_luna16(chart.scans, nodules), excluded is not None
-    chart = _with_ids(chart)
+    chart = _with_diameters(_with_ids(chart))
     chart = chart.told(
         truth.excluded_complaints(chart.excluded, chart.nodules, chart.scans, given=given, luna16=luna16)
     )
@@ -164,6 +165,18 @@ def _with_ids(chart: _Chart) -> _Chart:
         chart.told(told), marks=renamed["detections"], nodules=renamed["annotations"],
         excluded=renamed["excluded findings"], mended=mended,
     )  # fmt: skip
+
+
+def _with_diameters(chart: _Chart) -> _Chart:
+    """Diameters of 0, which nothing can hit, read as unknown."""
+    chart = chart.told(truth.missing_diameter_complaints(chart.nodules, chart.excluded))
+    nodules, excluded = (
+        Points(points.scan, points.center_xyz_mm, np.where(points.value == 0, -1.0, points.value))
+        for points in (chart.nodules, chart.excluded)
+    )
+    if not ((chart.nodules.value == 0).any() or (chart.excluded.value == 0).any()):
+        return chart
+    return replace(chart, nodules=nodules, excluded=excluded, mended=(*chart.mended, "diameters of 0 as unknown"))
 
 
 def _renamed(points: Points, found: Mapping[str, str]) -> Points:

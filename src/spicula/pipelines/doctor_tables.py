@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,12 @@ MOST_READ = 8
 """Scans that are read whole where their grid cannot be had from a header."""
 
 _TOO_LARGE = 1e9
-"""No millimetre, score or diameter is that large; NaN and infinity are not either."""
+"""No score or diameter is that large; NaN and infinity are not either."""
+
+_FARTHEST_MM = 1e6
+"""No place lies a kilometre away."""
+
+_POINT = re.compile(r"[-+]?\d*\.\d+")
 
 _LOOK = {".mhd": metaimage.look, ".mha": metaimage.look, ".nii": nifti.look, ".nii.gz": nifti.look}
 
@@ -46,7 +52,7 @@ class ReadPoints:
 
 
 def read_places(path: Path, value: str, *, what: str) -> ReadPoints:
-    """Read places and a value of each row; rows without numbers become a complaint.
+    """Read places and a value of each row; rows without numbers and a missing header become complaints.
 
     Args:
         path: CSV or TSV file; columns as LUNA16 names them or :data:`spicula.pipelines.froc_tables.ALIASES`.
@@ -60,28 +66,93 @@ def read_places(path: Path, value: str, *, what: str) -> ReadPoints:
         InputError: The file cannot be read or lacks a column; names it.
     """
     names = (*PLACE, value)
-    table = read_table(path, columns=names, aliases=ALIASES, empty=True, ragged=True)
-    if _has_another_header(table, value):
-        table = read_table(path, required=names, aliases=ALIASES, empty=True, ragged=True)
+    table, told, refused = _named_or_not(path, names, what=what)
     if not table.rows:
         complaint = Complaint(f"{what}.empty", "error", f"{path} holds no {what}", f"give the {what}")
         return ReadPoints(complaints=(complaint,))
-    return _places(table, names, what=what)
+    if refused is not None:
+        raise refused
+    return _places(table, names, what=what, told=told)
 
 
-def _has_another_header(table: Table, value: str) -> bool:
-    """Whether the first line was taken for data because it names other columns."""
-    return bool(table.rows) and table.rows[0].line == 1 and _number(table.rows[0], value) is None
+def _named_or_not(
+    path: Path, names: Sequence[str], *, what: str
+) -> tuple[Table, tuple[Complaint, ...], InputError | None]:
+    """A table with a header; or read by the places of its columns, with a complaint; or why it is neither."""
+    try:
+        return read_table(path, required=names, aliases=ALIASES, empty=True, ragged=True), (), None
+    except InputError as error:
+        table = read_table(path, columns=names, aliases=ALIASES, empty=True, ragged=True)
+        if not table.rows or sum(_number(table.rows[0], name) is not None for name in names[1:]) < len(names) - 2:
+            return table, (), error
+    written = ",".join(names)
+    return table, (Complaint(
+        "table.no-header", "error",
+        f"{path} ({what}) has no header: its first line begins with {some_of(table.rows[0][n] for n in names[:2])}; "
+        f"it was examined as {written}, evaluate froc refuses it",
+        f"write the line {written} above the rows", {"file": str(path), "columns": list(names)},
+    ),), None  # fmt: skip
 
 
-def _places(table: Table, names: Sequence[str], *, what: str) -> ReadPoints:
+def whole_rows(table: Table, *, what: str) -> tuple[Table, tuple[Complaint, ...]]:
+    """Leave out rows with more or fewer cells than columns, whose cells may stand under another column's name.
+
+    Args:
+        table: Read with ``ragged``.
+        what: The table, for the message.
+
+    Returns:
+        The other rows, none where most do not fit, and a complaint that names the lines.
+    """
+    bad = [row for row in table if row.ragged is not None]
+    if not bad:
+        return table, ()
+    most = len(bad) > len(table) / 2
+    rows = () if most else tuple(row for row in table if row.ragged is None)
+    rest = "the rest is not examined" if most else "they are left out of the rest"
+    return replace(table, rows=rows), (_other_cells(bad, table, what=what, rest=rest),)
+
+
+def _other_cells(bad: Sequence[Row], table: Table, *, what: str, rest: str) -> Complaint:
+    n, first = len(table.columns), bad[0]
+    decimal = _cut_at_commas(bad, n)
+    why = ": numbers with a decimal comma are cut at it" if decimal else ""
+    mend = (
+        "save the table with semicolons between its cells, or write the numbers with points"
+        if decimal else f"give each row {counted(n, 'cell')}; a cell that holds the separator needs quotes"
+    )  # fmt: skip
+    return Complaint(
+        "rows.cells", "error",
+        f"{len(bad):,} of {len(table):,} rows of the {what} ({first.path.name}, {_lines(bad)}) do not have "
+        f"{counted(n, 'cell')} as there are columns, but {first.ragged} (line {first.line}){why}; {rest}",
+        mend, {"rows": len(bad), "lines": [str(row.line) for row in bad[:20]], "file": str(first.path), "columns": n,
+               "cells": first.ragged or 0, "decimal_commas": int(decimal)},
+    )  # fmt: skip
+
+
+def _cut_at_commas(rows: Sequence[Row], columns: int) -> bool:
+    """Whether too many cells come from decimal commas: no cell holds a number with a point."""
+    some = rows[:100]
+    long = sum((row.ragged or 0) > columns for row in some) > len(some) / 2
+    return long and not any(
+        row.decimal_comma or any(_POINT.fullmatch(cell) for cell in row.cells.values()) for row in some
+    )
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    named = ", ".join(str(row.line) for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
+    return f"line{'s' * (len(rows) > 1)} {named}"
+
+
+def _places(table: Table, names: Sequence[str], *, what: str, told: Sequence[Complaint] = ()) -> ReadPoints:
+    table, cut = whole_rows(table, what=what)
     numbers = [[_number(row, name) for name in names[1:]] for row in table]
     bad = [(row, cells) for row, cells in zip(table, numbers, strict=True) if None in cells or not row["seriesuid"]]
     kept = [n for n, row in enumerate(table) if None not in numbers[n] and row["seriesuid"]]
     values = np.array([numbers[n] for n in kept], dtype=np.float64).reshape(-1, 4)
     scan = np.array([table.rows[n]["seriesuid"] for n in kept], dtype=np.str_)
     complaints = (_unreadable([row for row, _ in bad], names, what=what, of=len(table)),) if bad else ()
-    return ReadPoints(Points(scan, values[:, :3], values[:, 3]), complaints)
+    return ReadPoints(Points(scan, values[:, :3], values[:, 3]), (*told, *cut, *complaints))
 
 
 def read_excluded(path: Path | None, *, nodules: int) -> ReadPoints:
@@ -100,14 +171,14 @@ def read_excluded(path: Path | None, *, nodules: int) -> ReadPoints:
     if path is None:
         return ReadPoints(given=False)
     names = (*PLACE, "diameter_mm")
-    table = read_table(path, columns=names, aliases=ALIASES, empty=True, ragged=True)
+    table, told, refused = _named_or_not(path, names, what="excluded findings")
     if not table.rows:
         complaint = Complaint(
             "excluded.empty", "error" if nodules else "warning", f"{path} holds no excluded finding",
             "give the file of excluded findings (LUNA16: annotations_excluded.csv, 35,192 rows)",
         )  # fmt: skip
         return ReadPoints(complaints=(complaint,))
-    if _has_another_header(table, "diameter_mm"):
+    if refused is not None:
         first = [cell for cell in table.rows[0].cells.values() if cell]
         complaint = Complaint(
             "excluded.not-findings", "error",
@@ -117,17 +188,23 @@ def read_excluded(path: Path | None, *, nodules: int) -> ReadPoints:
             "rows), or no --excluded at all", {"first": first, "lines": len(table)},
         )  # fmt: skip
         return ReadPoints(complaints=(complaint,))
-    return _places(table, names, what="excluded")
+    return _places(table, names, what="excluded findings", told=told)
 
 
-def read_series(path: Path) -> tuple[str, ...]:
+def read_series(path: Path) -> tuple[tuple[str, ...], tuple[Complaint, ...]]:
     """Read the list of scans as it is written, a scan twice where it is there twice.
+
+    Returns:
+        The ids, and a complaint about rows of another length.
 
     Raises:
         InputError: The file cannot be read or lists no scan.
     """
     table = read_table(path, columns=("seriesuid",), aliases=ALIASES, ragged=True)
-    return tuple(row["seriesuid"] for row in table if row["seriesuid"])
+    whole, told = whole_rows(table, what="series list")
+    if len(table.columns) == 1:  # the id stands first, whatever is behind
+        whole = table
+    return tuple(row["seriesuid"] for row in whole if row["seriesuid"]), told
 
 
 def read_folds(path: Path) -> tuple[tuple[str, str], ...]:
@@ -212,17 +289,16 @@ def _number(row: Row, column: str) -> float | None:
         value = float(written.replace(",", ".") if row.decimal_comma else written)
     except ValueError:
         return None
-    return value if abs(value) < _TOO_LARGE else None
+    return value if abs(value) <= (_FARTHEST_MM if column in PLACE else _TOO_LARGE) else None
 
 
 def _unreadable(rows: Sequence[Row], columns: Sequence[str], *, what: str, of: int) -> Complaint:
-    lines = ", ".join(str(row.line) for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
     first = rows[0]
     cells = ", ".join(f"{name} {first[name]!r}" for name in columns if not first[name] or
                       (name != "seriesuid" and _number(first, name) is None))  # fmt: skip
     return Complaint(
         "rows.not-numbers", "error",
-        f"{len(rows):,} of {of:,} rows of the {what} ({first.path.name}, lines {lines}) cannot be used: {cells}",
-        "write finite numbers, or leave such rows out and say so",
+        f"{len(rows):,} of {of:,} rows of the {what} ({first.path.name}, {_lines(rows)}) cannot be used: {cells}",
+        "write finite numbers (places in millimetres), or leave such rows out and say so",
         {"rows": len(rows), "lines": [str(row.line) for row in rows[:20]], "file": str(first.path)},
     )  # fmt: skip

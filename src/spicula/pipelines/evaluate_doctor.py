@@ -11,6 +11,7 @@ from spicula.core.errors import InputError
 from spicula.metrics.doctor.complaint import Complaint, counted, worst_first
 from spicula.pipelines.doctor_classification import examine_predictions, examine_split
 from spicula.pipelines.doctor_detection import Fact, examine_detections
+from spicula.pipelines.doctor_next import classification_next, froc_next
 
 SCHEMA = "spicula-doctor/1"
 """Version of the record; a key that changes its meaning or goes away raises it."""
@@ -24,13 +25,13 @@ class Examination:
         complaints: Errors first.
         facts: What was looked at: numbers of rows, the divisor, the score as given and as mended, hashes.
         files: The files, by the option that named them.
-        next_command: What to run where nothing is wrong.
+        next_commands: What to run: where nothing is wrong, or an option of the command mends it.
     """
 
     complaints: tuple[Complaint, ...]
     facts: Mapping[str, Fact]
     files: Mapping[str, str]
-    next_command: str = ""
+    next_commands: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -48,10 +49,7 @@ class Examination:
             lines += ["", f"{complaint.severity}: {complaint.problem} [{complaint.code}]"]
             lines += [f"  mend: {complaint.mend}"] if complaint.mend else []
         said = ", ".join(counted(self.count(severity), severity) for severity in ("error", "warning", "note"))
-        lines += ["", said + "."]
-        if not self.failed and self.next_command:
-            lines.append(f"Next: {self.next_command}")
-        return lines
+        return [*lines, "", said + ".", *(f"Next: {command}" for command in self.next_commands)]
 
     def to_json(self) -> dict[str, object]:
         """The examination for programs."""
@@ -59,7 +57,7 @@ class Examination:
             "schema": SCHEMA, "version": __version__, "failed": self.failed,
             "counts": {severity: self.count(severity) for severity in ("error", "warning", "note")},
             "complaints": [complaint.to_json() for complaint in self.complaints],
-            "facts": dict(self.facts), "files": dict(self.files),
+            "facts": dict(self.facts), "files": dict(self.files), "next": list(self.next_commands),
         }  # fmt: skip
 
 
@@ -97,16 +95,19 @@ def examine(
     given = {name: path for name, path in options.items() if path is not None}
     told: list[Complaint] = []
     facts: dict[str, Fact] = {}
-    for found, seen in _parts(given):
+    commands: list[str] = []
+    for found, seen, command in _parts(given):
         told += found
         facts |= seen
+        commands += [command] if command else []
     if not given:
         raise InputError("nothing to examine", expected="--detections, --predictions, --split, or --train and --test")
-    command = _next_command(given)
-    return Examination(worst_first(told), facts, {name: str(path) for name, path in given.items()}, command)
+    files = {name: str(path) for name, path in given.items()}
+    return Examination(worst_first(told), facts, files, tuple(commands))
 
 
-def _parts(given: Mapping[str, Path]) -> list[tuple[tuple[Complaint, ...], dict[str, Fact]]]:
+def _parts(given: Mapping[str, Path]) -> list[tuple[tuple[Complaint, ...], dict[str, Fact], str]]:
+    """Complaints, facts and the next command of each thing that is examined."""
     parts = []
     of_detections = {"annotations", "series", "excluded", "folds", "scans"} & given.keys()
     if "detections" in given:
@@ -117,22 +118,20 @@ def _parts(given: Mapping[str, Path]) -> list[tuple[tuple[Complaint, ...], dict[
                 hint="--series lists every scan that was looked at, one id a line",
             )  # fmt: skip
         optional = {name: given.get(name) for name in ("excluded", "folds", "scans")}
-        parts.append(examine_detections(given["detections"], given["annotations"], given["series"], **optional))
+        told, facts = examine_detections(given["detections"], given["annotations"], given["series"], **optional)
+        command, refused = froc_next(given, told)
+        parts.append(((*told, *refused), facts, command))
     elif of_detections:
         raise InputError(f"{', '.join(sorted(of_detections))} without detections", expected="--detections")
     if "predictions" in given:
-        parts.append(examine_predictions(given["predictions"], given.get("truth")))
+        told, facts = examine_predictions(given["predictions"], given.get("truth"))
+        command, refused = classification_next(given, told)
+        parts.append(((*told, *refused), facts, command))
     elif "truth" in given:
         raise InputError("truth without predictions", expected="--predictions")
     if "split" in given and {"train", "test"} & given.keys():
         raise InputError("a split", got="--split and --train or --test", expected="one of the two ways")
     if {"split", "train", "test"} & given.keys():
-        parts.append(examine_split(both=given.get("split"), train=given.get("train"), test=given.get("test")))
+        told, facts = examine_split(both=given.get("split"), train=given.get("train"), test=given.get("test"))
+        parts.append((told, facts, ""))
     return parts
-
-
-def _next_command(given: Mapping[str, Path]) -> str:
-    if "detections" in given:
-        names = [name for name in ("detections", "annotations", "series", "excluded") if name in given]
-        return "spicula evaluate froc " + " ".join(f"--{name} {given[name]}" for name in names)
-    return ""

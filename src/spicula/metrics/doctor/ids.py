@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from spicula.metrics.doctor.complaint import Complaint, Evidence, Severity, some_of
 
 _ENDINGS = re.compile(r"(\.(mhd|mha|raw|nii|gz|nrrd|nhdr|npy|npz|dcm|zip|csv|png|xml|json)|_(clean|pbb|lbb))+$", re.I)
+PAD_IDS = "pad_ids"
+"""Key of the evidence: the length up to which padding with zeros mends the ids, where that alone does."""
+
 _SCIENTIFIC = re.compile(r"\d(\.\d+)?[eE][+]?\d+$")
 _MANY_STEPS = 3
 _LEARN_FROM = 40  # ids that a prefix or suffix is learned from
@@ -168,26 +171,44 @@ def _changed(
     name, target = next(iter(rewritten.items()))
     share = f"{counts['matched']:,} of {counts['ids']:,} {rows}"
     words = " and ".join(step.words for step in steps)
+    width = _padded(steps, rewritten)
     return Complaint(
         f"ids.{steps[0].code}",
         "error",
         f"the ids of the {what} match the {of} for {share} only; without regard to {words} "
         f"{counts['matched_after']:,} match ({name!r} is {target!r})",
-        _mend(steps, rewritten, what=what, of=of),
-        {**counts, "change": [step.code for step in steps], "example": [name, target]},
-    )
+        _mend(steps, rewritten, width=width, what=what, of=of),
+        {
+            **counts, "change": [step.code for step in steps], "example": [name, target],
+            **({PAD_IDS: width} if width else {}),
+        },
+    )  # fmt: skip
 
 
-def _mend(steps: tuple[_Step, ...], rewritten: dict[str, str], *, what: str, of: str) -> str:
+def _padded(steps: tuple[_Step, ...], rewritten: Mapping[str, str]) -> int:
+    """Length up to which leading zeros make the ids of both tables the same; 0 where that is not all."""
+    if [step.code for step in steps] != ["leading-zeros"]:
+        return 0
+    width = max(len(id_) for pair in rewritten.items() for id_ in pair)
+    return width if all(name.zfill(width) == target.zfill(width) for name, target in rewritten.items()) else 0
+
+
+def _mend(steps: tuple[_Step, ...], rewritten: dict[str, str], *, width: int, what: str, of: str) -> str:
     codes = [step.code for step in steps]
-    widths = Counter(len(target) for target in rewritten.values())
-    if "leading-zeros" in codes:
-        width, padded = max(widths), len(widths) == 1 and any(target.startswith("0") for target in rewritten.values())
-        if padded and not any(re.match(r"0\d", name) for name in rewritten):
-            return f"read the id of the {what} as text, or pad it: id.zfill({width}), evaluate froc --pad-ids {width}"
-        pad = f".zfill({width})" if padded else ""
-        return f"write the id of the {what} as the {of} does: id.lstrip('0'){pad}"
     name, target = next(iter(rewritten.items()))
+    widths = {len(target) for target in rewritten.values()}
+    padded = len(widths) == 1 and any(target.startswith("0") for target in rewritten.values())
+    bare = padded and not any(re.match(r"0\d", name) for name in rewritten)
+    if codes == ["leading-zeros"]:
+        option = f"evaluate froc --pad-ids {width}" if width else ""
+        if bare:
+            zfill = f"read the id of the {what} as text, or pad it: id.zfill({max(widths)})"
+            return f"{zfill}, {option}" if option else zfill
+        strip = f"write the id of the {what} as the {of} does: id.lstrip('0')" + f".zfill({max(widths)})" * padded
+        return f"{strip}; or {option}" if option else strip
+    if "leading-zeros" in codes and bare:
+        read = f"read the id of the {what} as text, take away what was added, then id.zfill({max(widths)})"
+        return f"{read}: {target!r} in place of {name!r}"
     hints = {
         "decimal": "read the column as text (pandas: dtype={'seriesuid': str})",
         "cut": f"the ids have {len(name)} characters in place of {len(target)}: widen the column that cut them",

@@ -30,6 +30,7 @@ MAX_PAIRS = 400_000
 
 _BY_CHANCE = 0.02  # least rate of findings hit that chance is granted
 _SURE = 1e-4  # chance that any reading hits as many by chance
+_UNKNOWN_MM = 10.0  # a finding of negative diameter is scored as one of these
 _FEW_HITS = 4
 _MOST = 0.4  # of the findings are hit by a reading that need not be looked into
 _HARDLY_ANY = 0.2  # of the findings are hit as given: something may be wrong with all
@@ -236,7 +237,8 @@ def _tried(
     used, of_mark = np.unique(of_mark, return_inverse=True)
     written = marks.center_xyz_mm[used]
     grids = _grids(marks.scan[used], geometries) if geometries else None
-    radius2, target = (nodules.value[of_nodule] / 2) ** 2, nodules.center_xyz_mm[of_nodule]
+    diameter = np.where(nodules.value < 0, _UNKNOWN_MM, nodules.value)
+    radius2, target = (diameter[of_nodule] / 2) ** 2, nodules.center_xyz_mm[of_nodule]
     hit = np.zeros((len(readings), count.size), dtype=np.bool_)
     nearest = np.full(count.size, np.inf)
     for row, reading in enumerate(readings):

@@ -15,8 +15,39 @@ _GROWN = 0.08  # of the findings: so many more are hit within the whole diameter
 _LARGE_MM = 120.0
 
 
+def missing_diameter_complaints(nodules: Points, excluded: Points) -> tuple[Complaint, ...]:
+    """Findings without a diameter.
+
+    Args:
+        nodules: What is to be found.
+        excluded: Excluded findings, of which those with a negative diameter are usual.
+
+    Returns:
+        A complaint for each table that has such: 0 is none, a negative one is scored as 10 mm.
+    """
+    found = []
+    none, unknown = int((nodules.value == 0).sum()), int((nodules.value < 0).sum())
+    if none or unknown:
+        parts = [f"{none:,} have a diameter of 0, which nothing can hit"] * bool(none)
+        parts += [f"{unknown:,} a negative one, which is scored as 10 mm"] * bool(unknown)
+        mend = "write diameter_mm of each finding" + (", or -1 where it is not known" if none else "")
+        found.append(Complaint(
+            "diameters.missing", "error" if none else "warning",
+            f"of {nodules.scan.size:,} annotated findings {' and '.join(parts)}", mend,
+            {"zero": none, "negative": unknown},
+        ))  # fmt: skip
+    zero = int((excluded.value == 0).sum())
+    if zero:
+        found.append(Complaint(
+            "diameters.missing", "error",
+            f"{zero:,} of {excluded.scan.size:,} excluded findings have a diameter of 0, which nothing can hit",
+            "write diameter_mm of each finding, or -1 where it is not known", {"excluded_zero": zero},
+        ))  # fmt: skip
+    return tuple(found)
+
+
 def diameter_complaints(nodules: Points, marks: Points, *, luna16: bool) -> tuple[Complaint, ...]:
-    """Whether the diameters are diameters in millimetres.
+    """Whether the diameters that are there are diameters in millimetres.
 
     Args:
         nodules: What is to be found.
@@ -24,17 +55,9 @@ def diameter_complaints(nodules: Points, marks: Points, *, luna16: bool) -> tupl
         luna16: The set is LUNA16.
 
     Returns:
-        Diameters missing, radii, too large; findings written twice.
+        Radii, diameters too large; findings written twice.
     """
     found = list(_twice(nodules))
-    none, unknown = int((nodules.value == 0).sum()), int((nodules.value < 0).sum())
-    if none or unknown:
-        found.append(Complaint(
-            "diameters.missing", "error" if none else "warning",
-            f"of {nodules.scan.size:,} annotated findings {none:,} have a diameter of 0, which nothing can hit, and "
-            f"{unknown:,} a negative one, which is scored as 10 mm", "write diameter_mm of each finding",
-            {"zero": none, "negative": unknown},
-        ))  # fmt: skip
     there = nodules.value[nodules.value > 0]
     if there.size == 0:
         return tuple(found)
