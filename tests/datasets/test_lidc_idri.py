@@ -289,6 +289,10 @@ def test_verify_names_files_that_are_no_dicom_and_slices_that_are_there_twice(tc
     assert broken[noise] == "not a DICOM file (3,000 bytes)"
     (doubled,) = [check for check in checks if "there twice" in check.message]
     assert (doubled.state, doubled.what) == ("warning", "slices")
+    assert not [check for check in checks if "is also in" in check.message]
+    shutil.copytree(folder, root / "second")
+    (other,) = [check for check in lidc_idri.verify(root) if "is also in" in check.message]
+    assert (other.state, other.path) == ("warning", root / "second")
     twins = {copy, *(path for path in folder.glob("*.dcm") if path.read_bytes() == copy.read_bytes())}
     assert doubled.path in twins
 

@@ -190,7 +190,10 @@ def _essence(mark: Mark) -> tuple[object, ...]:
 def _image_checks(
     root: Path, readings: Mapping[str, Reading], patients: Mapping[str, str], *, deep: bool
 ) -> Iterator[Check]:
-    folders = find_folders(root, {*readings, *patients})
+    again: list[tuple[str, Path]] = []
+    folders = find_folders(root, {*readings, *patients}, again=again)
+    for uid, folder in again:
+        yield Check("warning", "images", f"series {uid} is also in {folders[uid]}, which is what counts", folder)
     for path, message in broken_files(root):
         yield Check("broken", "image", message, path)
     found = [uid for uid in readings if uid in folders]

@@ -29,7 +29,9 @@ _TAGS = {_SERIES_UID: 0x0020000E, _OBJECT_UID: 0x00080018}
 _NOT_IMAGES = (".xml", ".csv", ".xls", ".xlsx", ".sqlite", ".txt", ".xz", ".gz", ".zip", ".tar")
 
 
-def find_folders(root: Path, wanted: Collection[str]) -> dict[str, Path]:
+def find_folders(
+    root: Path, wanted: Collection[str], *, again: list[tuple[str, Path]] | None = None
+) -> dict[str, Path]:
     """Which folder holds which series.
 
     TCIA gives each series a folder of its own, so the first, middle and last file of a folder are looked at; where
@@ -38,6 +40,7 @@ def find_folders(root: Path, wanted: Collection[str]) -> dict[str, Path]:
     Args:
         root: Looked through at any depth; file names play no part.
         wanted: Series UIDs.
+        again: Series and folder are added to it where a series was found in another folder, not below it, before.
 
     Returns:
         The folder of each series that was found, wanted or not; the first where there are several.
@@ -47,7 +50,9 @@ def find_folders(root: Path, wanted: Collection[str]) -> dict[str, Path]:
     for folder, names in _folders(root):
         few = {_series_of(folder / names[index]) for index in {0, len(names) // 2, len(names) - 1}} - {""}
         for uid in sorted(few):
-            found.setdefault(uid, folder)
+            first = found.setdefault(uid, folder)
+            if again is not None and not folder.is_relative_to(first):
+                again.append((uid, folder))
         if len(few) > 1 or not few & set(wanted):
             unclear.append((folder, names))
     if set(wanted) - set(found):
