@@ -227,7 +227,7 @@ class SemanticFeatures:
             return self.margin_words
         if feature.kind == "length" or value is None:
             return ()
-        return (PRESENCE[value],) if feature.kind == "presence" else (value,)
+        return (PRESENCE[bool(value)],) if feature.kind == "presence" else (value,)
 
     def as_truth(self) -> dict[str, float]:
         """All that was said as numbers, fit for ``Finding.truth``.

@@ -141,9 +141,9 @@ TRAIT_THINGS: Mapping[str, str] = MappingProxyType({
 
 TRAIT_ADJECTIVES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "subtlety_obvious": ("obvious", "readily seen"), "calcification_present": ("calcified",),
-    "margin_sharp": ("sharply defined",),
+    "sphericity_round": ("nearly spherical",), "margin_sharp": ("sharply defined",), "texture_solid": ("wholly solid",),
 })  # fmt: skip
-"""Traits of LIDC as they stand before a noun, where they hold."""
+"""Traits of LIDC as they stand before a noun, where they hold and no class of a feature says so already."""
 
 NODULE = ("nodule", "lung nodule", "pulmonary nodule")
 """What all is about."""

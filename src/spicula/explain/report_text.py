@@ -30,6 +30,7 @@ TOKEN_LIMIT = 77
 """Tokens that CLIP's text tower reads, the marks of start and end among them."""
 
 _TRAIT_OF_MARGIN = {"lobulation_present": "Lobulated", "spiculation_present": "Spiculated"}
+_FEATURE_OF_TRAIT = {"sphericity_round": "shape", "margin_sharp": "conspicuity", "texture_solid": "consistency"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ def _margins(features: SemanticFeatures, rng: np.random.Generator) -> Iterator[s
     missing = [
         noun
         for word, noun in (("Lobulated", "lobulation"), ("Spiculated", "spiculation"))
-        if features.margins.get(word) is False
+        if word in features.margins and not features.margins[word]
     ]
     if missing:
         noun = " or ".join(_shuffled(missing, rng))
@@ -264,19 +265,17 @@ def _impression(features: SemanticFeatures, traits: Mapping[str, bool], rng: np.
         if (value := getattr(features, name))
     ]
     adjectives += [
-        _choice(phrases.TRAIT_ADJECTIVES[name], rng) for name in phrases.TRAIT_ADJECTIVES if traits.get(name)
+        _choice(words, rng)
+        for name, words in phrases.TRAIT_ADJECTIVES.items()
+        if traits.get(name) and not getattr(features, _FEATURE_OF_TRAIT.get(name, ""), None)
     ]
     head = ", ".join([size] if (size := _size(features)) else []) + " " + ", ".join(_shuffled(adjectives, rng))
     summary = phrases.with_article(f"{head.strip()} {_choice(phrases.NODULE, rng)}".strip())
     held = [_adjective("margins", word, rng) for word in _shuffled(features.margin_words, rng)]
-    if not held:
-        margins = [name.removesuffix("_present") for name in _TRAIT_OF_MARGIN if traits.get(name)]
-    else:
+    if held:
         summary += f" with {phrases.listed(held)} margins"
-        margins = []
-    things = margins + [
-        _choice(phrases.THINGS[name].nouns, rng) for name in phrases.THINGS if getattr(features, name, None)
-    ]
+    things = [name.removesuffix("_present") for name in _TRAIT_OF_MARGIN if traits.get(name)]
+    things += [_choice(phrases.THINGS[name].nouns, rng) for name in phrases.THINGS if getattr(features, name, None)]
     if things:
         joint = _choice(phrases.JOINTS[1:] if held else phrases.JOINTS, rng)
         summary += joint.format(phrases.listed(_shuffled(things, rng)))

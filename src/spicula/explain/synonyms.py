@@ -36,7 +36,8 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 KEPT = frozenset((
     "no", "not", "without", "absent", "absence", "none", "neither", "nor", "free", "evidence", "non", "nonsolid",
     "pure", "part", "partly", "semisolid", "well", "poorly", "ill", "very", "low", "moderately", "high", "intermediate",
-    "wholly", "throughout", "nearly", "mm", "x", "marginated", "circumscribed", "demarcated", "defined", "ground", "glass",
+    "wholly", "throughout", "nearly", "mm", "x", "marginated", "circumscribed", "demarcated", "defined", "ground",
+    "glass",
 ))  # fmt: skip
 """Words that no crop takes: without them the sentence says something else."""
 
