@@ -124,7 +124,7 @@ def test_the_nearest_legal_word_is_named(name, written, nearest):
 def test_a_record_names_the_nearest_word_too_and_a_length_has_none():
     with pytest.raises(InputError, match="the nearest is 'Ovoid'"):
         SemanticFeatures(shape="Oval")
-    with pytest.raises(InputError, match="column nodule_margins: .*the nearest is 'Lobulated'"):
+    with pytest.raises(InputError, match=r"column nodule_margins: .*the nearest is 'Lobulated'"):
         SemanticFeatures.from_cells({"nodule_margins": "smooth, lobular"})
     assert FEATURES["short_diameter_mm"].nearest("round") is None
 

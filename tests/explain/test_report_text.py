@@ -176,6 +176,10 @@ def test_traits_of_lidc_readers_are_said_beside_the_features():
         other = write_report(features, seed=seed, traits=dict.fromkeys(TRAITS, False))
         assert "calcif" not in other.impression
         assert any("alcification" in line and NEGATION.search(line) for line in other.findings.splitlines())
+        judged = SemanticFeatures(shape="Ovoid", consistency="Solid", conspicuity="Well marginated")
+        other = str(write_report(judged, seed=seed, traits=dict.fromkeys(TRAITS, False)))
+        assert not re.search("not (round|spherical|sharp|wholly|solid)", other)
+        assert re.search("subtle|faint|inconspicuous", other)
     with pytest.raises(InputError, match="trait: got 'malignancy'"):
         write_report(features, seed=1, traits={"malignancy": True})
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from spicula.core.errors import InputError
+from spicula.core.semantics import PRESENCE, SemanticFeatures
 
 CutName: TypeAlias = Literal["score", "nlst"]
 
@@ -106,6 +107,29 @@ def lidc_class(question: str, medians: Mapping[str, float | None], *, cut: CutNa
     if question not in cuts:
         raise InputError(f"question cut as {cut}", got=repr(question), expected=f"one of {', '.join(cuts)}")
     return cuts[question].of(medians.get(cuts[question].rating))
+
+
+def lidc_features(medians: Mapping[str, float | None], *, cut: CutName = "score") -> SemanticFeatures:
+    """What LIDC readers said as a record, its classes cut as the questions are.
+
+    Cut as ``nlst`` it is the record of :func:`spicula.datasets.lidc_to_nlst.nlst_features`. Cut as ``score`` it has no
+    eccentric calcification and no cyst-like spaces; :func:`lidc_traits` has calcification and subtlety.
+
+    Args:
+        medians: Median rating by trait.
+        cut: Which way.
+    """
+    said = {question: lidc_class(question, medians, cut=cut) for question in LIDC_CUTS[cut]}
+    margins = {name: said[f"margins={name}"] for name in ("Lobulated", "Spiculated")}
+    present = {name: answer == "Present" for name, answer in said.items() if answer in PRESENCE}
+    return SemanticFeatures(
+        margins=MappingProxyType({name: answer == "Present" for name, answer in margins.items() if answer}),
+        consistency=said["consistency"],
+        shape=said["shape"],
+        conspicuity=said["conspicuity"],
+        cyst_like_spaces=present.get("cyst_like_spaces"),
+        eccentric_calcification=present.get("eccentric_calcification"),
+    )
 
 
 def lidc_traits(medians: Mapping[str, float | None]) -> dict[str, bool]:

@@ -103,7 +103,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "The nodule shape is {}.", "The nodule is {} in shape.", "The shape is {}.", "{} shape.",
     ),
     "conspicuity": (
-        "The nodule is {}.", "The nodule margin conspicuity is {}.", "In conspicuity the margin is {}.",
+        "The nodule is {}.", "The nodule margin conspicuity is {}.", "On CT the nodule is {}.",
     ),
     "suspicion": (
         "The level of suspicion of lung cancer is {}.", "The suspicion of lung cancer is {}.",

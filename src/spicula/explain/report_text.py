@@ -29,7 +29,7 @@ Part: TypeAlias = Literal["findings", "impression", "either"]
 TOKEN_LIMIT = 77
 """Tokens that CLIP's text tower reads, the marks of start and end among them."""
 
-_TRAIT_OF_MARGIN = {"lobulation_present": "Lobulated", "spiculation_present": "Spiculated"}
+_MARGIN_OF_TRAIT = {"lobulation_present": "Lobulated", "spiculation_present": "Spiculated"}
 _FEATURE_OF_TRAIT = {"sphericity_round": "shape", "margin_sharp": "conspicuity", "texture_solid": "consistency"}
 
 
@@ -59,8 +59,8 @@ def write_report(
         seed: Order, phrasing and, with ``augment``, variation follow from it.
         augment: Whether synonyms are put in and a few words left out, as for training.
         traits: Whether traits of :data:`spicula.core.prediction.TRAITS` hold, beside the features (LIDC readers rate
-            calcification and subtlety, for which the features have no word). One that the features already judge,
-            such as spiculation, is passed over.
+            calcification and subtlety, for which the features have no word). One of which the features already judge
+            the like, as the consistency does of what is solid, is passed over: a text does not contradict itself.
 
     Returns:
         The report.
@@ -179,7 +179,8 @@ def _beside(features: SemanticFeatures, traits: Mapping[str, bool] | None) -> di
     return {
         name: bool(holds)
         for name, holds in (traits or {}).items()
-        if _TRAIT_OF_MARGIN.get(name) not in features.margins
+        if _MARGIN_OF_TRAIT.get(name) not in features.margins
+        and getattr(features, _FEATURE_OF_TRAIT.get(name, ""), None) is None
     }
 
 
@@ -264,17 +265,13 @@ def _impression(features: SemanticFeatures, traits: Mapping[str, bool], rng: np.
         for name in ("consistency", "shape", "conspicuity")
         if (value := getattr(features, name))
     ]
-    adjectives += [
-        _choice(words, rng)
-        for name, words in phrases.TRAIT_ADJECTIVES.items()
-        if traits.get(name) and not getattr(features, _FEATURE_OF_TRAIT.get(name, ""), None)
-    ]
+    adjectives += [_choice(words, rng) for name, words in phrases.TRAIT_ADJECTIVES.items() if traits.get(name)]
     head = ", ".join([size] if (size := _size(features)) else []) + " " + ", ".join(_shuffled(adjectives, rng))
     summary = phrases.with_article(f"{head.strip()} {_choice(phrases.NODULE, rng)}".strip())
     held = [_adjective("margins", word, rng) for word in _shuffled(features.margin_words, rng)]
     if held:
         summary += f" with {phrases.listed(held)} margins"
-    things = [name.removesuffix("_present") for name in _TRAIT_OF_MARGIN if traits.get(name)]
+    things = [name.removesuffix("_present") for name in _MARGIN_OF_TRAIT if traits.get(name)]
     things += [_choice(phrases.THINGS[name].nouns, rng) for name in phrases.THINGS if getattr(features, name, None)]
     if things:
         joint = _choice(phrases.JOINTS[1:] if held else phrases.JOINTS, rng)
