@@ -12,9 +12,12 @@ from spicula.core.errors import GeometryError
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
 from spicula.transforms.crop import sample
-from spicula.transforms.planes import BACKGROUND_HU, FAR_MM, NEAR_MM
+from spicula.transforms.planes import BACKGROUND_HU
 from spicula.transforms.resample import to_lps_axes
 
+NEAR_MM, FAR_MM = 1.0, 2.5
+"""Every small volume of ``lidc_nodules`` goes on for 2.5 mm beside its outline in the plane; 7 % of them end within
+4 mm, 30 % within the 8 mm of the axial planes."""
 CLIP_HU = (-1024.0, 1500.0)
 """HU are cut to this before they fade, as on the axial planes: padding values must not shine through."""
 

@@ -43,8 +43,8 @@ _NORMALS_ZYX = np.array(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [_H, 0, -_H], [_H, 0, _H], [_H, -_H, 0], [_H, _H, 0], [0, _H, -_H], [0, _H, _H]]
 )
 """Across the plane, on the side to which the published code misses the middle."""
-_SPLINE_MARGIN = 16
-"""Voxels around the planes that the spline's filter sees: what lies beyond adds less than 1e-9 of its value."""
+_SPLINE_MARGIN = 14
+"""Voxels around the planes that the spline's filter sees: what lies beyond adds about 1e-8 of its value."""
 
 
 def plane_offsets(*, pixels: int = PIXELS, pixel: float = 1.0) -> FloatArray:
@@ -126,7 +126,7 @@ def sample_points(
     Args:
         array_zyx: Any numbers.
         points_zyx: ``[..., 3]`` (z, y, x), indices with fractions.
-        order: Order of the spline: 3 as published, 1 trilinear (about ten times faster), 0 the nearest voxel.
+        order: Order of the spline: 3 as published, 1 trilinear (about five times faster), 0 the nearest voxel.
         outside: Value beyond the outermost voxel centers.
 
     Returns:
@@ -195,11 +195,14 @@ def nine_planes(
     points = plane_points(
         mode=mode, side=crop.shape[0], pixels=pixels, pixel=pixel, center_zyx=center_zyx, jitter=jitter
     )
-    whole = mode == "compat" and np.array_equal(points[:3], np.rint(points[:3]))
-    if not whole or order < 1:
+    straight = np.rint(points[:3]).astype(np.intp)
+    whole = mode == "compat" and straight.min() >= 0 and straight.max() < len(crop)
+    if not (whole and np.array_equal(points[:3], straight)):
         return sample_points(crop, points, order=order, outside=outside)
-    straight = sample_points(crop, points[:3], order=0, outside=outside)
-    return np.concatenate([straight, sample_points(crop, points[3:], order=order, outside=outside)])
+    planes = np.empty(points.shape[:-1], dtype=np.float32)
+    planes[:3] = crop[tuple(np.moveaxis(straight, -1, 0))]
+    planes[3:] = sample_points(crop, points[3:], order=order, outside=outside)
+    return planes
 
 
 def nine_planes_of_volume(
@@ -213,7 +216,9 @@ def nine_planes_of_volume(
 ) -> NDArray[np.float32]:
     """Nine planes straight from a scan of any spacing, through the nodule's very center: exact mode without a cube.
 
-    One interpolation instead of two: sharper than planes through a cube of 1 mm, and faster. The same places as
+    One interpolation instead of two, without a cube: ten times faster than both steps, and nearer to the truth than
+    trilinear planes through a cube of 1 mm (on a nodule of known values 11 against 20 HU where voxels are 0.7 mm, 48
+    against 52 in slices of 2.5 mm; ``benchmarks/bench_planes.py``). The same places as
     ``nine_planes(nodule_cube(volume, center_xyz_mm))``.
 
     Args:

@@ -94,10 +94,9 @@ def window(cube_hu: ArrayLike, low: float = WINDOW_HU[0], high: float = WINDOW_H
     """
     if not high > low:
         raise InputError("window", got=(low, high), expected="a high end above the low end")
-    hu = np.asarray(cube_hu)
-    scaled = np.subtract(hu, np.float32(low), dtype=np.float32)
+    scaled = np.asarray(np.asarray(cube_hu, dtype=np.float32) - np.float32(low))
     scaled *= np.float32(1.0 / (high - low))
-    return np.asarray(np.clip(scaled, 0.0, 1.0, out=scaled), dtype=np.float32)
+    return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
 
 
 def monai_grid(geometry: Geometry, spacing_mm: float = 1.0) -> Geometry:
