@@ -70,7 +70,7 @@ def test_both_sides_run_the_same_as_onnx_for_any_batch(tmp_path: Path, randomize
     from spicula.runtime.openvino import load_network
 
     vision = CompactVision()
-    network = NoduleClip(vision, CompactText(vocabulary=600, end_token=3, layers=2)).train()
+    network = NoduleClip(vision, CompactText(vocabulary=600, end_token=3, layers=1)).train()
     planes = torch.rand(3, 9, 1, 64, 64)
     tokens = torch.zeros(3, 77, dtype=torch.int64)
     tokens[:, :4] = torch.tensor([[2, 599, 8, 3], [2, 4, 3, 0], [2, 5, 6, 3]])

@@ -112,6 +112,22 @@ def test_a_batch_of_one_nodule_has_nothing_to_tell_apart() -> None:
     assert float(contrastive_loss(unit(1), unit(1), torch.tensor(3.0), smoothing=0.1)) == 0.0
 
 
+def test_mixed_precision_does_not_reach_the_losses(small_network, words) -> None:
+    from spicula.networks.clip_losses import clip_losses
+
+    planes, tokens, labels = torch.randn(3, 9, 3, 32, 32), words(3), torch.tensor([0, 1, 1])
+    with torch.no_grad():
+        image, text = small_network(planes, tokens)
+        plain = clip_losses(image, text, labels=labels, logit_scale=small_network.logit_scale)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = clip_losses(image, text, labels=labels, logit_scale=small_network.logit_scale)
+            image, text = small_network(planes, tokens)
+            whole = clip_losses(image, text, labels=labels, logit_scale=small_network.logit_scale)
+    assert torch.equal(mixed.total, plain.total)
+    assert whole.total.dtype == torch.float32
+    torch.testing.assert_close(whole.total, plain.total, atol=0.05, rtol=0.05)
+
+
 def test_parts_are_weighted_as_the_paper_or_as_the_code(small_network, words) -> None:
     from spicula.networks.clip_losses import CODE_WEIGHTS, clip_losses
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="pip install 'spicula[train]'")
@@ -99,3 +101,29 @@ def test_a_copy_keeps_its_names(small_network) -> None:
     twin = copy.deepcopy(small_network)
     assert twin.state_dict().keys() == small_network.state_dict().keys()
     twin.load_state_dict(small_network.state_dict(), strict=True)
+
+
+def test_the_published_towers_run_the_same_as_onnx_for_any_batch(
+    small_network, words, randomize, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript", reason="pip install 'spicula[train]'")
+    from spicula.core.bundle import write_bundle
+    from spicula.networks.export import to_onnx
+    from spicula.networks.nodule_clip import ImageExport, TextExport
+    from spicula.runtime.openvino import load_network
+
+    randomize(small_network, std=0.2)
+    sides = {
+        "image": (ImageExport(small_network), torch.randn(3, 9, 3, 32, 32)),
+        "text": (TextExport(small_network), words(3)),
+    }
+    content = {f"{name}.onnx": to_onnx(side, example, half=False) for name, (side, example) in sides.items()}
+    manifest = {"name": "t", "version": "1", "task": "semantic", "preprocessing": {}, "outputs": [], "card": {}}
+    bundle = write_bundle(tmp_path / "t", manifest, content)
+    for name, (side, example) in sides.items():
+        with torch.no_grad():
+            expected = side(example).numpy()
+        compiled = load_network(bundle, f"{name}.onnx", threads=1)
+        for rows in (slice(None), slice(1, 2)):
+            (found,) = compiled(example.numpy()[rows])
+            assert np.abs(found - expected[rows]).max() < 1e-4

@@ -54,6 +54,8 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Symmetric InfoNCE: the mean of the cross-entropies from images to texts and from texts to images.
 
+    Computed in float32 or wider, also under mixed precision.
+
     Args:
         image: Embeddings ``[n, d]`` of length 1.
         text: Embeddings of the same nodules.
@@ -74,12 +76,18 @@ def contrastive_loss(
         targets = torch.eye(count, dtype=image.dtype, device=image.device)
     elif targets.shape != (count, count):
         raise InputError("targets", got=tuple(targets.shape), expected=f"({count}, {count})")
-    similarity = logit_scale.exp() * image @ text.T
+    with torch.autocast(image.device.type, enabled=False):
+        similarity = logit_scale.exp() * _wide(image) @ _wide(text).T
     spread = (1.0 - smoothing) * targets.to(similarity.dtype) + smoothing / count
     to_text = -(spread * similarity.log_softmax(dim=1)).sum(dim=1).mean()
     to_image = -(spread.T * similarity.log_softmax(dim=0)).sum(dim=0).mean()
     loss: torch.Tensor = 0.5 * (to_text + to_image)
     return loss
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: losses are not computed in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def equal_text_targets(tokens: torch.Tensor) -> torch.Tensor:
@@ -137,6 +145,7 @@ def weighted_cross_entropy(
     """
     if not bool(((labels >= UNKNOWN) & (labels <= 1)).all()):
         raise InputError("labels", got=labels.unique().tolist(), expected="0, 1 or -1 (unknown)")
+    logits = _wide(logits)
     known = (labels >= 0).to(logits.dtype)
     of_class = labels.clamp(min=0).long()
     given = known if weights is None else known * weights.to(logits)[of_class]

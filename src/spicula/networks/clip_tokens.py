@@ -262,6 +262,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 600, context: int
             normalizers.StripAccents(),
             normalizers.Lowercase(),
             normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
