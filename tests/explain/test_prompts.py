@@ -123,6 +123,18 @@ def test_free_text_stands_against_its_absence_and_a_slip_of_the_pen_is_noticed()
     assert all("-" not in sentence for sentence in plain.prompts["Present"])
 
 
+def test_not_asks_for_the_opposite():
+    solid, marginated, free = prompts_of_words(["not solid", "not well marginated", "no tree-in-bud"])
+    assert (solid.question, solid.name, list(solid.prompts)) == ("consistency", "not Solid", ["Solid", "not Solid"])
+    others = [sentence for name, all_of in prompts_of("consistency").items() if name != "Solid" for sentence in all_of]
+    assert list(solid.prompts["not Solid"]) == others
+    assert list(solid.opposites) == ["Solid"]
+    assert (marginated.question, marginated.name) == ("conspicuity", "Poorly marginated")
+    assert (free.question, free.name) == (None, "Absent")
+    assert free.prompts["Absent"][2] == "No tree-in-bud."
+    assert prompts_of_words(["no -"])[0].prompts["Present"][2] == "No -."
+
+
 @pytest.mark.parametrize("word", ["", "  ", "-", "x" * 201])
 def test_no_word_is_refused(word):
     with pytest.raises(InputError, match="word to look for"):

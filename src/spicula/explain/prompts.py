@@ -218,7 +218,7 @@ def prompts_of_words(words: Sequence[str], style: Style = "templates", *, plain:
 
     A known class, any spelling or synonym of it, becomes that class against the others of its feature; a margin, which
     excludes no other, and a thing stand against their absence; anything else is free text against its absence. ``no``,
-    ``not``, ``without`` and ``non-`` before a word that stands against its absence ask for the absence.
+    ``not``, ``without`` and ``non-`` before a word ask for its opposite; where a class has several, for all in one.
 
     Args:
         words: Each a word or a short phrase.
@@ -242,18 +242,28 @@ def _word(asked: str, style: Style, plain: bool) -> Word:
     text = " ".join(asked.split()).rstrip(".")
     if not re.search(r"\w", text) or len(text) > _LONGEST:
         raise InputError("word to look for", got=repr(asked[:_LONGEST]), expected=f"1 to {_LONGEST} characters")
-    found = _VOCABULARY.get(_key(text))
-    negated = _NEGATION.match(text)
-    if found is None and negated:
-        bare = _VOCABULARY.get(_key(text[negated.end() :]))
-        if bare and bare[1] == "Present":
-            found = (bare[0], "Absent")
+    found, negated = _VOCABULARY.get(_key(text)), _NEGATION.match(text)
+    bare = text if found or not negated else text[negated.end() :]
+    found = found or _VOCABULARY.get(_key(bare))
     if found is None:
-        return _free(text, asked, style, plain)
-    return Word(asked, found[0], found[1], MappingProxyType(prompts_of(found[0], style, plain=plain)))
+        return _free(bare, asked, style, plain, negated=bare != text)
+    sentences = prompts_of(found[0], style, plain=plain)
+    name = found[1]
+    if bare != text:
+        name, sentences = _opposite(name, sentences)
+    return Word(asked, found[0], name, MappingProxyType(sentences))
 
 
-def _free(text: str, asked: str, style: Style, plain: bool) -> Word:
+def _opposite(name: str, sentences: dict[str, tuple[str, ...]]) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """The other class of two; of more, all the others in one class."""
+    others = [other for other in sentences if other != name]
+    if len(others) == 1:
+        return others[0], sentences
+    together = tuple(sentence for other in others for sentence in sentences[other])
+    return f"not {name}", {name: sentences[name], f"not {name}": together}
+
+
+def _free(text: str, asked: str, style: Style, plain: bool, *, negated: bool) -> Word:
     present = ClassPrompts(
         (f"There is {text}.",),
         (f"There is a lung nodule with {text}.", f"CT shows {text}.", f"{capital(text)}."),
@@ -263,11 +273,12 @@ def _free(text: str, asked: str, style: Style, plain: bool) -> Word:
     )
     sentences = {name: each.of(style, plain=plain) for name, each in (("Present", present), ("Absent", absent))}
     close = difflib.get_close_matches(_key(text), _VOCABULARY, n=1, cutoff=0.8)
-    return Word(asked, None, "Present", MappingProxyType(sentences), close[0] if close else None)
+    name = "Absent" if negated else "Present"
+    return Word(asked, None, name, MappingProxyType(sentences), close[0] if close else None)
 
 
 _LONGEST = 200
-_NEGATION = re.compile(r"(?:no evidence of|no|not|without|absent|non)[ -]+", re.IGNORECASE)
+_NEGATION = re.compile(r"(?:no evidence of|no|not|without|absent|non)[ -]+(?=\w)", re.IGNORECASE)
 
 _OTHER_WORDS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "spiculation": ("margins=Spiculated", "Present"), "lobulation": ("margins=Lobulated", "Present"),
