@@ -56,7 +56,7 @@ class CompactVision(nn.Module):  # type: ignore[misc, unused-ignore]
     def __init__(
         self,
         *,
-        widths: Sequence[int] = (16, 32, 64, 128),
+        widths: Sequence[int] = (16, 24, 48, 96),
         blocks: Sequence[int] = (1, 1, 2),
         output_dim: int = 256,
         dropout: float = 0.1,
