@@ -97,6 +97,38 @@ def test_an_unknown_word_is_refused_with_its_column(column, cell, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "written", "nearest"),
+    [
+        ("consistency", "Partially solid", "Part-solid"),
+        ("consistency", "ground-glas", "Pure ground glass"),
+        ("margins", "spiculate", "Spiculated"),
+        ("margins", "serated", "Spiculated"),
+        ("shape", "ovale", "Ovoid"),
+        ("conspicuity", "poor margination", "Poorly marginated"),
+        ("necrosis", "presnt", "Present"),
+        ("suspicion", "moderate high", "Moderately High"),
+        ("suspicion", "", "High"),
+    ],
+)
+def test_the_nearest_legal_word_is_named(name, written, nearest):
+    feature = FEATURES[name]
+    if written:
+        assert feature.nearest(written) == nearest
+    with pytest.raises(InputError, match="Hint: the nearest is '") as caught:
+        feature.word(written)
+    assert caught.value.hint.removeprefix("the nearest is '")[:-1] in feature.classes
+    assert not written or nearest in caught.value.hint
+
+
+def test_a_record_names_the_nearest_word_too_and_a_length_has_none():
+    with pytest.raises(InputError, match="the nearest is 'Ovoid'"):
+        SemanticFeatures(shape="Oval")
+    with pytest.raises(InputError, match=r"column nodule_margins: .*the nearest is 'Lobulated'"):
+        SemanticFeatures.from_cells({"nodule_margins": "smooth, lobular"})
+    assert FEATURES["short_diameter_mm"].nearest("round") is None
+
+
 def test_a_record_holds_no_unknown_word():
     with pytest.raises(InputError, match="nodule shape"):
         SemanticFeatures(shape="Oval")

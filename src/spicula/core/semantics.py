@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -54,17 +55,44 @@ class Feature:
             written: As a table has it; case and outer spaces do not matter.
 
         Raises:
-            InputError: It is none of the classes.
+            InputError: It is none of the classes; names the nearest.
 
         Example:
             >>> FEATURES["margins"].word("spiculated/serrated")
             'Spiculated'
         """
-        key = " ".join(written.split()).lower()
-        known = {name.lower(): name for name in self.classes} | dict(self.aliases)
+        known = self._spellings()
+        key = _spelling(written)
         if key not in known:
-            raise InputError(f"{self.title}", got=repr(written), expected=f"one of {', '.join(self.classes)}")
+            raise self._unknown(written, got=repr(written))
         return known[key]
+
+    def nearest(self, written: str) -> str | None:
+        """The class whose spelling, or other spelling, is most like what was written; None for a length.
+
+        Example:
+            >>> FEATURES["consistency"].nearest("partly solid")
+            'Part-solid'
+        """
+        known = self._spellings()
+        found = difflib.get_close_matches(_spelling(written)[:_COMPARED], known, n=1, cutoff=0.0)
+        return known[found[0]] if found else None
+
+    def _spellings(self) -> dict[str, str]:
+        return {name.lower(): name for name in self.classes} | dict(self.aliases)
+
+    def _unknown(self, written: str, *, got: str) -> InputError:
+        nearest = self.nearest(written)
+        hint = None if nearest is None else f"the nearest is '{nearest}'"
+        return InputError(self.title, got=got, expected=f"one of {', '.join(self.classes)}", hint=hint)
+
+
+_COMPARED = 100
+"""Characters of an unknown word that are compared with the known ones."""
+
+
+def _spelling(written: str) -> str:
+    return " ".join(written.split()).lower()
 
 
 def _presence(name: str, title: str, group: Group, column: str, aliases: Mapping[str, str] | None = None) -> Feature:
@@ -180,7 +208,7 @@ class SemanticFeatures:
             words = value if feature.kind == "several" else [value] if isinstance(value, str) else []
             unknown = [word for word in words if word not in feature.classes]
             if unknown:
-                raise InputError(feature.title, got=unknown[0], expected=f"one of {', '.join(feature.classes)}")
+                raise feature._unknown(unknown[0], got=unknown[0])
 
     @property
     def margin_words(self) -> tuple[str, ...]:
@@ -199,7 +227,7 @@ class SemanticFeatures:
             return self.margin_words
         if feature.kind == "length" or value is None:
             return ()
-        return (PRESENCE[value],) if feature.kind == "presence" else (value,)
+        return (PRESENCE[bool(value)],) if feature.kind == "presence" else (value,)
 
     def as_truth(self) -> dict[str, float]:
         """All that was said as numbers, fit for ``Finding.truth``.
