@@ -40,7 +40,11 @@ def turned(rng: np.random.Generator, *, shift_mm: float = 1.0) -> Augmentation:
 
 
 def sample_planes(
-    cubes: torch.Tensor, points: NDArray[np.float64], changes: Sequence[Augmentation] | Augmentation, *, spacing_mm: float
+    cubes: torch.Tensor,
+    points: NDArray[np.float64],
+    changes: Sequence[Augmentation] | Augmentation,
+    *,
+    spacing_mm: float,
 ) -> torch.Tensor:
     """Nine planes of each cube, changed.
 

@@ -25,7 +25,7 @@ from spicula.networks.checkpoint import (
 )
 from spicula.pipelines.semantic_recipe import Recipe, Towers
 from spicula.pipelines.semantic_table import SPACING_MM, SemanticTable
-from spicula.pipelines.semantic_words import Statement, all_codes, draw_statement, fits, rarity, whole_text
+from spicula.pipelines.semantic_words import Statement, all_codes, draw_statement, fits, rarity
 
 PIXELS, FIELD_MM = 48, 40.0
 """Rows and columns of a plane of the compact tower, and how far its outermost pixels are apart."""
@@ -307,14 +307,30 @@ def see(table: SemanticTable, rows: Rows, weights: Weights, recipe: Recipe, towe
     return Views(embedding, logits[:, 1] - logits[:, 0], attention)
 
 
-def read(table: SemanticTable, texts: Sequence[str], weights: Weights, recipe: Recipe, towers: Towers) -> Array:
-    """Embeddings of texts ``[n, width]``, of length 1, by a trained network."""
-    torch = require("torch", extra="train")
-    network = trained(table, weights, recipe, towers)
-    ids = torch.from_numpy(towers.tokenizer.encode(texts).ids)
-    with torch.no_grad():
-        parts = [network.clip.text_side(some).embedding for some in ids.split(64)]
-    return np.asarray(torch.cat(parts).double().numpy())
+class Reader:
+    """A trained network's text side.
+
+    Args:
+        network: As :func:`trained` gives it.
+        towers: Whose tokenizer.
+    """
+
+    def __init__(self, network: Any, towers: Towers) -> None:
+        self.network, self.towers = network, towers
+        self.temperature = float(network.clip.logit_scale.detach().neg().exp())
+
+    def read(self, texts: Sequence[str]) -> Array:
+        """Embeddings ``[n, width]`` of texts, of length 1."""
+        torch = require("torch", extra="train")
+        ids = torch.from_numpy(self.towers.tokenizer.encode(texts).ids)
+        with torch.no_grad():
+            parts = [self.network.clip.text_side(some).embedding for some in ids.split(64)]
+        return np.asarray(torch.cat(parts).double().numpy())
+
+
+def reader(table: SemanticTable, weights: Weights, recipe: Recipe, towers: Towers) -> Reader:
+    """The text side of a trained network."""
+    return Reader(trained(table, weights, recipe, towers), towers)
 
 
 def trained(table: SemanticTable, weights: Weights, recipe: Recipe, towers: Towers) -> Any:

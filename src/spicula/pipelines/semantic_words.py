@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spicula.core.semantics import PRESENCE, SemanticFeatures
 from spicula.datasets.lidc_nodules import TRAITS
-from spicula.explain.lidc_classes import LIDC_CUTS, QUESTION_OF_TRAIT, CutName, lidc_class, lidc_features, lidc_traits
+from spicula.explain.lidc_classes import LIDC_CUTS, CutName, lidc_class, lidc_features, lidc_traits
 from spicula.explain.prompts import PROMPTS, prompts_of
 from spicula.explain.report_text import training_text
 from spicula.networks.clip_tokens import CONTEXT, WordTokenizer, train_tokenizer
@@ -142,7 +142,7 @@ def draw_statement(
     features, beside = _said(ratings, cut, keep)
     text = training_text(features, rng=rng, part=part, augment=wording.augment, traits=beside)  # type: ignore[arg-type]
     if part == "impression":
-        absent = (_PRESENCES & (codes == 0)) | (_SUBTLE == codes)
+        absent = (_PRESENCES & (codes == 0)) | (codes == _SUBTLE)
         codes = np.where(absent, np.int8(UNSAID), codes)
     return Statement(text, cut, codes)
 
@@ -151,9 +151,7 @@ def whole_text(medians: Mapping[str, float], *, seed: int, cut: CutName = "score
     """All that was read of a nodule, findings, not varied: what an image has to find in a search for its text."""
     everything = np.ones(len(QUESTIONS), dtype=np.bool_)
     features, beside = _said(medians, cut, everything)
-    return training_text(
-        features, rng=np.random.default_rng(seed), part="findings", augment=False, traits=beside
-    )
+    return training_text(features, rng=np.random.default_rng(seed), part="findings", augment=False, traits=beside)
 
 
 def _said(
@@ -164,7 +162,7 @@ def _said(
     full = lidc_features(ratings, cut=cut)
     margins = {word: holds for word, holds in full.margins.items() if f"margins={word}" in wanted}
     dropped = {name: None for name in QUESTIONS if "=" not in name and name not in _BESIDE and name not in wanted}
-    features = replace(full, margins=MappingProxyType(margins), **dropped)  # type: ignore[arg-type]
+    features = replace(full, margins=MappingProxyType(margins), **dropped)
     traits = lidc_traits(ratings)
     return features, {_BESIDE[name]: traits[_BESIDE[name]] for name in _BESIDE if name in wanted}
 
@@ -217,7 +215,7 @@ def word_tokenizer(*, vocabulary: int = 512, seed: int = 0) -> WordTokenizer:
         sentence
         for question in PROMPTS
         for style in ("compat", "templates")
-        for some in prompts_of(question, style, plain=True).values()  # type: ignore[arg-type]
+        for some in prompts_of(question, style, plain=True).values()
         for sentence in some
     ]
     wording = Wording(one_reader=0.0)
