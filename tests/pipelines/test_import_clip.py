@@ -296,8 +296,13 @@ def test_without_the_base_best_files_are_taken_as_merged_and_the_paper_has_fold_
     network = small_network(3)
     states = [trained_state(network, times=1)]
     folder = write_experiment(tmp_path / "e", states)
+    command = ["bundle", "import", "clip-nodule", str(folder), "--compat", "paper", "--licence", "ours", "--fold", "0"]
     with pytest.warns(SpiculaWarning, match="taken to hold merged weights"):
-        bundle = import_clip_nodule(folder, tmp_path / "b", compat="paper", licence="ours", **Quiet)
+        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "b")])
+    assert done.exit_code == 0, done.output
+    assert "fold 0: adapters merged, told by the file's name" in done.output
+    assert "spicula score nodules.csv --compat --bundle" in done.output
+    bundle = load_bundle(tmp_path / "b")
     (facts,) = bundle.manifest["outputs"]["networks"]
     assert facts["adapters_summed_in"] == 2
     assert facts["told_by"] == "the file's name"
@@ -308,17 +313,51 @@ def test_without_the_base_best_files_are_taken_as_merged_and_the_paper_has_fold_
     assert score_compat.load_compat(tmp_path / "b").columns == ("pid", "nodule_id", "raw_0", "ensemble")
 
 
-def test_only_fold_0_of_the_paper_is_summed_in_twice() -> None:
+@pytest.mark.parametrize(("compat", "expected"), [("once", [1, 1, 1]), ("paper", [2, 1, 1])])
+def test_only_fold_0_of_the_paper_is_summed_in_twice(compat, expected, tmp_path: Path, monkeypatch) -> None:
     from spicula.pipelines import import_clip
 
     network = small_network()
-    state, base = trained_state(network, times=1), openai_state(network)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spicula.networks.clip_weights.read_archive", lambda _path: {"model": state})
-        once, told = import_clip._settled_fold(Path("best_both.pt"), base=base, alpha=1.0, times=1)
-    assert told == {"adapters": "merged", "told_by": "CLIP's weights", "adapters_summed_in": 1}
-    expected = with_adapters(network, state, 1).state_dict()
-    assert all(torch.allclose(once[name], value, atol=2e-6) for name, value in expected.items())
+    states = [trained_state(network, times=1, seed=fold) for fold in range(3)]
+    torch.save(openai_state(network), tmp_path / "base.pt")
+    folder, exported = write_experiment(tmp_path / "e", states), []
+    monkeypatch.setattr(import_clip, "_export", lambda found, *_, **__: exported.append(found) or {})
+    bundle = import_clip_nodule(folder, tmp_path / "b", base=tmp_path / "base.pt", compat=compat, **Quiet)
+    assert [n["adapters_summed_in"] for n in bundle.manifest["outputs"]["networks"]] == expected
+    for found, state, times in zip(exported, states, expected, strict=True):
+        wanted = with_adapters(network, state, times).state_dict()
+        assert all(torch.allclose(value, wanted[name], atol=2e-6) for name, value in found.state_dict().items())
+
+
+def test_a_fully_tuned_fold_and_one_with_a_plain_text_tower_are_read(tmp_path: Path) -> None:
+    from spicula.pipelines.import_clip import _read_fold
+
+    network = small_network()
+    plain = network.state_dict()
+    state = trained_state(network, times=1)
+    mixed = {k: v for k, v in state.items() if k.startswith("vision_model.") or ".attn." not in k}
+    mixed |= {k: v for k, v in plain.items() if not k.startswith("vision_model.") and ".attn." in k}
+    torch.save({"model": plain}, tmp_path / "best_both.pt")
+    found, _shape, how = _read_fold(tmp_path / "best_both.pt", base=None, alpha=1.0, times=2)
+    assert how == {"adapters": "none"}
+    assert all(torch.equal(value, plain[name]) for name, value in found.state_dict().items())
+    torch.save({"model": mixed}, tmp_path / "best_both.pt")
+    found, _shape, how = _read_fold(tmp_path / "best_both.pt", base=openai_state(network), alpha=1.0, times=1)
+    assert how["adapters"] == "merged"
+    for name, value in found.state_dict().items():
+        wanted = with_adapters(network, state, 1).state_dict() if name.startswith("vision_model.") else plain
+        assert torch.allclose(value, wanted[name], atol=2e-6), name
+
+
+def test_a_fold_of_another_size_is_refused(tmp_path: Path, monkeypatch) -> None:
+    from spicula.pipelines import import_clip
+
+    other = {k: v for k, v in small_network().state_dict().items() if not k.startswith("token_embedding")}
+    other["token_embedding.weight"] = torch.zeros(61, 64)
+    folder = write_experiment(tmp_path / "e", [small_network().state_dict(), other])
+    monkeypatch.setattr(import_clip, "_export", lambda *_, **__: {})
+    with pytest.raises(InputError, match=r"fold_1.*expected the sizes of the other folds"):
+        import_clip_nodule(folder, tmp_path / "b", **Quiet)
 
 
 def lacking(state: dict[str, Any]) -> None:

@@ -65,20 +65,24 @@ def import_clip_nodule(
     experiment = clip_nodule_folder.read_experiment(folder, best=best, folds=folds)
     first = _base_weights(base)
     scale = alpha if alpha is not None else experiment.alpha or 1.0
-    networks, shape, words = [], None, None
+    networks: list[dict[str, Any]] = []
+    shapes: list[Any] = []
+    words: bytes | None = None
     with _room_beside(out) as room:
         files: dict[str, bytes | Path] = {}
         for fold, path in experiment.checkpoints.items():
             report(f"fold {fold}: {path}")
-            state, how = _settled_fold(path, base=first, alpha=scale, times=2 if compat == "paper" and not fold else 1)
-            network, found = _nodule_network(state, source=str(path))
-            if shape is not None and found != shape:
-                raise InputError(f"{path}", got=f"{found}", expected=f"the sizes of the other folds, {shape}")
-            if shape is None:
-                shape, words = found, _tokenizer(tokenizer, found.text)
-            files |= _export(network, found, room, suffix=f"_{fold}")
-            facts = _facts(network, f"_{fold}")
-            networks.append({"fold": fold, **how, **facts, "embedding": network.classifier_image.weight.shape[1]})
+            times = 2 if compat == "paper" and fold == 0 else 1
+            network, shape, how = _read_fold(path, base=first, alpha=scale, times=times)
+            if shapes and shape != shapes[0]:
+                raise InputError(f"{path}", got=f"{shape}", expected=f"the sizes of the other folds, {shapes[0]}")
+            if not shapes:
+                words = _tokenizer(tokenizer, shape.text)
+            shapes.append(shape)
+            files |= _export(network, shape, room, suffix=f"_{fold}")
+            width = int(network.classifier_image.weight.shape[1])
+            networks.append({"fold": fold, **how, **_facts(network, f"_{fold}"), "embedding": width})
+            del network  # before the next one is read
         files |= _extra_files(experiment, words)
         outputs = {
             "kind": "nodule_clip", "networks": networks,
@@ -87,7 +91,7 @@ def import_clip_nodule(
         }  # fmt: skip
         manifest = {
             "name": "clip-nodule", "version": "1", "task": TASK, "outputs": outputs,
-            "preprocessing": _preprocessing(shape, words, nodules=True),
+            "preprocessing": _preprocessing(shapes[0], words, nodules=True),
             "card": import_card.of_clip_nodule(experiment, base=base, compat=compat, licence=licence),
         }  # fmt: skip
         return write_bundle(out, manifest, files)
@@ -222,6 +226,23 @@ def _base_weights(base: Path | None) -> Mapping[str, Any] | None:
     return read_hf(base)[0] if base.is_dir() else read_openai(base)
 
 
+def _read_fold(
+    path: Path, *, base: Mapping[str, Any] | None, alpha: float, times: int
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The network of one fold, its sizes, and what was found about its adapters."""
+    from spicula.networks.clip_names import load_strictly
+    from spicula.networks.clip_weights import shape_of
+    from spicula.networks.nodule_clip import NoduleClip
+
+    state, how = _settled_fold(path, base=base, alpha=alpha, times=times)
+    shape = shape_of(state, source=str(path))
+    classifier = state.get("classifier_image.weight")
+    width = int(classifier.shape[1]) if classifier is not None and classifier.ndim == 2 else 256
+    network = NoduleClip(*shape.towers(), width=width)
+    load_strictly(network, state, source=str(path))
+    return network.eval(), shape, how
+
+
 def _settled_fold(
     path: Path, *, base: Mapping[str, Any] | None, alpha: float, times: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -249,19 +270,6 @@ def _settled_fold(
         "adapters": settled.status, "told_by": "the file's name" if settled.assumed else "CLIP's weights",
         "adapters_summed_in": times,
     }  # fmt: skip
-
-
-def _nodule_network(state: Mapping[str, Any], *, source: str) -> tuple[Any, Any]:
-    from spicula.networks.clip_names import load_strictly
-    from spicula.networks.clip_weights import shape_of
-    from spicula.networks.nodule_clip import NoduleClip
-
-    shape = shape_of(state, source=source)
-    classifier = state.get("classifier_image.weight")
-    width = int(classifier.shape[1]) if classifier is not None and classifier.ndim == 2 else 256
-    network = NoduleClip(*shape.towers(), width=width)
-    load_strictly(network, state, source=source)
-    return network.eval(), shape
 
 
 def _export(network: Any, shape: Any, room: Path, *, suffix: str) -> dict[str, bytes | Path]:
