@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -292,10 +293,20 @@ def test_a_bundle_that_rates_no_nodules_and_half_the_options_are_refused(tmp_pat
     assert "both or none" in str(done.exception)
 
 
-def test_without_the_base_best_files_are_taken_as_merged_and_the_paper_has_fold_0_twice(planes, tmp_path: Path) -> None:
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Networks that would be exported, in place of their files: the export itself is slow and tested elsewhere."""
+    from spicula.pipelines import import_clip
+
+    found: list[Any] = []
+    monkeypatch.setattr(import_clip, "_export", lambda network, *_, **__: found.append(network) or {})
+    return found
+
+
+def test_without_the_base_best_files_are_taken_as_merged(exported, tmp_path: Path) -> None:
     network = small_network(3)
-    states = [trained_state(network, times=1)]
-    folder = write_experiment(tmp_path / "e", states)
+    state = trained_state(network, times=1)
+    folder = write_experiment(tmp_path / "e", [state])
     command = ["bundle", "import", "clip-nodule", str(folder), "--compat", "paper", "--licence", "ours", "--fold", "0"]
     with pytest.warns(SpiculaWarning, match="taken to hold merged weights"):
         done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "b")])
@@ -308,20 +319,22 @@ def test_without_the_base_best_files_are_taken_as_merged_and_the_paper_has_fold_
     assert facts["told_by"] == "the file's name"
     assert bundle.card["licence"] == "ours"
     assert any("twice" in limit for limit in bundle.card["limits"])
-    (found,) = load_network(bundle, "image_0.onnx", threads=1)(planes)
-    assert np.abs(found - image_of(with_adapters(network, states[0], 2), planes)).max() < 1e-4
-    assert score_compat.load_compat(tmp_path / "b").columns == ("pid", "nodule_id", "raw_0", "ensemble")
+    assert "calibration.json" not in bundle.manifest["files"]
+    wanted = with_adapters(network, state, 2).state_dict()
+    assert all(torch.allclose(value, wanted[name], atol=2e-6) for name, value in exported[0].state_dict().items())
+
+
+def test_columns_without_calibrators(ensemble) -> None:
+    model = score_compat.load_compat(ensemble["root"] / "bundle", threads=1)
+    assert dataclasses.replace(model, calibrations=()).columns == ("pid", "nodule_id", "raw_0", "raw_1", "ensemble")
 
 
 @pytest.mark.parametrize(("compat", "expected"), [("once", [1, 1, 1]), ("paper", [2, 1, 1])])
-def test_only_fold_0_of_the_paper_is_summed_in_twice(compat, expected, tmp_path: Path, monkeypatch) -> None:
-    from spicula.pipelines import import_clip
-
+def test_only_fold_0_of_the_paper_is_summed_in_twice(compat, expected, exported, tmp_path: Path) -> None:
     network = small_network()
     states = [trained_state(network, times=1, seed=fold) for fold in range(3)]
     torch.save(openai_state(network), tmp_path / "base.pt")
-    folder, exported = write_experiment(tmp_path / "e", states), []
-    monkeypatch.setattr(import_clip, "_export", lambda found, *_, **__: exported.append(found) or {})
+    folder = write_experiment(tmp_path / "e", states)
     bundle = import_clip_nodule(folder, tmp_path / "b", base=tmp_path / "base.pt", compat=compat, **Quiet)
     assert [n["adapters_summed_in"] for n in bundle.manifest["outputs"]["networks"]] == expected
     for found, state, times in zip(exported, states, expected, strict=True):
@@ -349,13 +362,11 @@ def test_a_fully_tuned_fold_and_one_with_a_plain_text_tower_are_read(tmp_path: P
         assert torch.allclose(value, wanted[name], atol=2e-6), name
 
 
-def test_a_fold_of_another_size_is_refused(tmp_path: Path, monkeypatch) -> None:
-    from spicula.pipelines import import_clip
-
+@pytest.mark.usefixtures("exported")
+def test_a_fold_of_another_size_is_refused(tmp_path: Path) -> None:
     other = {k: v for k, v in small_network().state_dict().items() if not k.startswith("token_embedding")}
     other["token_embedding.weight"] = torch.zeros(61, 64)
     folder = write_experiment(tmp_path / "e", [small_network().state_dict(), other])
-    monkeypatch.setattr(import_clip, "_export", lambda *_, **__: {})
     with pytest.raises(InputError, match=r"fold_1.*expected the sizes of the other folds"):
         import_clip_nodule(folder, tmp_path / "b", **Quiet)
 
@@ -550,7 +561,8 @@ def test_the_page_shows_the_command_that_converts() -> None:
     assert clip_nodule_folder.CONVERT in page.read_text(encoding="utf-8")
 
 
-def test_openai_archives_and_hf_folders_give_the_same_towers(tmp_path: Path) -> None:
+def small_clip(folder: Path) -> Any:
+    """CLIP as OpenAI's names, ``o.pt``, and as a Hugging Face folder, ``hf``, with a tokenizer beside them."""
     from safetensors.torch import save_file
 
     from spicula.networks.clip import Clip
@@ -559,32 +571,49 @@ def test_openai_archives_and_hf_folders_give_the_same_towers(tmp_path: Path) -> 
     network = small_network(5)
     clip = Clip(network.vision_model, network.text_model).eval()
     state = {name: value.contiguous() for name, value in clip.state_dict().items()}
-    torch.save({**state, "input_resolution": torch.tensor(32), "context_length": torch.tensor(12)}, tmp_path / "o.pt")
-    folder = tmp_path / "hf"
-    folder.mkdir()
-    save_file(openai_to_hf(state), folder / "model.safetensors")
-    (folder / "config.json").write_text('{"model_type": "clip", "text_config": {"eos_token_id": 2}}')
-    (folder / "README.md").write_text("---\ntags: [x]\nlicense: mit\n---\n# CLIP\n")
-    tokenizer = small_tokenizer(tmp_path / "tokenizer.json")
-    done = CliRunner().invoke(
-        app,
-        ["bundle", "import", "openai-clip", f"{tmp_path}/o.pt", f"--out={tmp_path}/openai", f"--tokenizer={tokenizer}"],
-    )
+    torch.save({**state, "input_resolution": torch.tensor(32), "context_length": torch.tensor(12)}, folder / "o.pt")
+    (folder / "hf").mkdir()
+    save_file(openai_to_hf(state), folder / "hf" / "model.safetensors")
+    (folder / "hf" / "config.json").write_text('{"model_type": "clip", "text_config": {"eos_token_id": 2}}')
+    (folder / "hf" / "README.md").write_text("---\ntags: [x]\nlicense: mit\n---\n# CLIP\n")
+    small_tokenizer(folder / "tokenizer.json")
+    return clip
+
+
+def test_openai_weights_become_towers_that_run(tmp_path: Path) -> None:
+    from spicula.networks.clip_tokens import load_tokenizer
+
+    clip = small_clip(tmp_path)
+    options = [f"--out={tmp_path}/b", f"--tokenizer={tmp_path}/tokenizer.json"]
+    done = CliRunner().invoke(app, ["bundle", "import", "openai-clip", f"{tmp_path}/o.pt", *options])
     assert done.exit_code == 0, done.output
-    done = CliRunner().invoke(app, ["bundle", "import", "hf-clip", str(folder), "--out", str(tmp_path / "b")])
-    assert done.exit_code == 0, done.output
-    openai, hf = load_bundle(tmp_path / "openai"), load_bundle(tmp_path / "b")
-    assert openai.file("tokenizer.json")
-    assert openai.card["licence"].startswith("not stated")
-    assert hf.card["licence"] == "mit, as its README says"
+    bundle = load_bundle(tmp_path / "b")
+    assert (bundle.task, bundle.manifest["outputs"]["kind"]) == ("semantic", "clip")
+    assert bundle.card["licence"].startswith("not stated")
     images = np.random.default_rng(1).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    (found,) = load_network(bundle, "image.onnx", threads=1)(images)
     with torch.no_grad():
-        expected = clip.encode_image(torch.from_numpy(images)).numpy()
-    for bundle in (openai, hf):
-        (found,) = load_network(bundle, "image.onnx", threads=1)(images)
-        assert np.abs(found - expected).max() < 1e-4
+        assert np.abs(found - clip.encode_image(torch.from_numpy(images)).numpy()).max() < 1e-4
+        ids = load_tokenizer(bundle.file("tokenizer.json")).encode(["solid", "part solid"]).ids
+        (words,) = load_network(bundle, "text.onnx", threads=1)(ids)
+        assert np.abs(words - clip.encode_text(torch.from_numpy(ids)).numpy()).max() < 1e-4
     with pytest.raises(SpiculaError, match="cannot rate nodules"):
-        score_compat.load_compat(tmp_path / "openai")
+        score_compat.load_compat(tmp_path / "b")
+
+
+def test_a_hugging_face_folder_holds_the_same(exported, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    clip = small_clip(tmp_path)
+    done = CliRunner().invoke(app, ["bundle", "import", "hf-clip", f"{tmp_path}/hf", "--out", str(tmp_path / "b")])
+    assert done.exit_code == 0, done.output
+    assert load_bundle(tmp_path / "b").card["licence"] == "mit, as its README says"
+    assert all(torch.equal(value, clip.state_dict()[name]) for name, value in exported[0].state_dict().items())
+    weights = tmp_path / "hf" / "model.safetensors"
+    torch.save(load_file(weights), tmp_path / "hf" / "pytorch_model.bin")
+    weights.unlink()
+    import_hf_clip(tmp_path / "hf", tmp_path / "b", **Quiet)
+    assert all(torch.equal(value, clip.state_dict()[name]) for name, value in exported[1].state_dict().items())
 
 
 def test_a_torchscript_archive_of_half_precision_is_read_without_running_it(tmp_path: Path) -> None:
