@@ -443,6 +443,29 @@ class EarlyStopping:
     best = np.float64(0.5)
 
 
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_that_is_pickled_is_run(tmp_path: Path) -> None:
+    import pickle
+
+    from spicula.networks.clip_weights import read_archive
+
+    torch.save({"model": {"a": Trap(tmp_path / "sprung")}}, tmp_path / "new.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"model": Trap(tmp_path / "sprung")}))
+    for name in ("new.pt", "plain.pt"):
+        with pytest.raises(InputError, match=rf"{name}: got pickled objects"):
+            read_archive(tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_pickled_objects_damage_and_other_files_are_refused(tmp_path: Path) -> None:
     from spicula.networks.clip_weights import read_archive
 

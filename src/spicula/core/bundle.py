@@ -48,7 +48,7 @@ class Bundle:
 
     @property
     def task(self) -> str:
-        """What it does: ``"detection"``, ``"outline"`` or ``"risk"``."""
+        """What it does: ``"detection"``, ``"outline"``, ``"risk"`` or ``"semantic"``."""
         return str(self.manifest["task"])
 
     @property
