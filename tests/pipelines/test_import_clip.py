@@ -635,6 +635,14 @@ def test_a_hugging_face_folder_holds_the_same(exported, tmp_path: Path) -> None:
     weights = tmp_path / "hf" / "model.safetensors"
     torch.save(load_file(weights), tmp_path / "hf" / "pytorch_model.bin")
     weights.unlink()
+    config = tmp_path / "hf" / "config.json"
+    config.write_text('{"model_type": "clip", "vision_config": {"num_hidden_layers": 2}}')
+    with pytest.raises(InputError, match=r"12 missing: visual.transformer.resblocks.1.attn"):
+        import_hf_clip(tmp_path / "hf", tmp_path / "b", **Quiet)
+    config.write_text('{"model_type": "clip", "vision_config": {"num_attention_heads": 3}}')
+    with pytest.raises(InputError, match="the image tower: got 3 heads of 128 features"):
+        import_hf_clip(tmp_path / "hf", tmp_path / "b", **Quiet)
+    config.write_text('{"model_type": "clip", "vision_config": {"num_attention_heads": 2}}')
     import_hf_clip(tmp_path / "hf", tmp_path / "b", **Quiet)
     assert all(torch.equal(value, clip.state_dict()[name]) for name, value in exported[1].state_dict().items())
 

@@ -160,7 +160,10 @@ def read_hf(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
                 raise InputError(f"{config_path}: {tower}.{name}", got=part[name], expected=needed)
     file = next((folder / name for name in _HF_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
-        raise InputError(f"{folder}", got="no weights", expected=" or ".join(_HF_WEIGHTS))
+        raise InputError(
+            f"{folder}", got="weights in several files" if any(folder.glob("*.index.json")) else "no weights",
+            expected=" or ".join(_HF_WEIGHTS), hint="save_pretrained(folder, max_shard_size='100GB') writes one file",
+        )  # fmt: skip
     if file.suffix == ".bin":
         content = read_archive(file)
     else:
@@ -211,12 +214,15 @@ def shape_of(
     end = _setting(config, "text_config", "eos_token_id", vocabulary - 1)
     vision = {
         "image_size": side * patch, "patch_size": patch, "width": width, "output_dim": size(f"{tower}.proj", 1, 512),
-        "layers": _blocks(state, f"{tower}.", _LAYERS["vision"].get(width)),
+        "layers": _setting(config, "vision_config", "num_hidden_layers",
+                           _blocks(state, f"{tower}.", _LAYERS["vision"].get(width))),
         "heads": _setting(config, "vision_config", "num_attention_heads", max(1, width // _HEAD)),
     }  # fmt: skip
     text = {
         "vocabulary": vocabulary, "context": size("positional_embedding", 0, 77), "width": words,
-        "output_dim": size("text_projection", 1, 512), "layers": _blocks(state, "", _LAYERS["text"].get(words)),
+        "output_dim": size("text_projection", 1, 512),
+        "layers": _setting(config, "text_config", "num_hidden_layers",
+                           _blocks(state, "", _LAYERS["text"].get(words))),
         "heads": _setting(config, "text_config", "num_attention_heads", max(1, words // _HEAD)),
         "end_token": vocabulary - 1 if end == 2 else end,  # 2 stands for the highest id in older folders
     }  # fmt: skip
