@@ -30,7 +30,9 @@ def planes(torch: Any) -> Any:
 
 
 def test_without_measures_it_is_the_nodule_clip(network: Any, torch_seeded: Any) -> None:
-    network.measures = None
+    from spicula.networks.clip_outlined import SemanticNetwork
+
+    network = SemanticNetwork(network.clip, measures=0, outputs=7).eval()
     seen, other = planes(torch_seeded), network.clip.image_side
     side, traits = network.image_side(seen, torch_seeded.zeros(3, 5))
     assert torch_seeded.allclose(side.embedding, other(seen).embedding, atol=1e-6)

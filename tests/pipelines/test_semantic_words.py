@@ -18,6 +18,7 @@ from spicula.pipelines.semantic_words import (
     answer_codes,
     draw_statement,
     fits,
+    scarcity,
     whole_text,
     word_tokenizer,
 )
@@ -76,3 +77,15 @@ def test_the_tokenizer_knows_all_prompts_and_no_patient() -> None:
     assert np.array_equal(ids, again.encode(texts).ids)
     assert not any("[UNK]" in words.words(row) for row in ids)
     assert max(words.length(text) for text in texts) <= 77
+
+
+def test_scarce_answers_are_said_as_often_as_common_ones() -> None:
+    medians = [one | {"internal_structure": 1.0, "calcification": 6.0} for one in drawn_ratings(40)]
+    medians[0]["calcification"] = medians[1]["calcification"] = 3.0
+    scarce = scarcity(all_codes(medians))
+    place = QUESTIONS.index("calcification")
+    assert scarce["score"][place, :2].tolist() == [2 / 38, 1.0]
+    rng = np.random.default_rng(0)
+    wording = Wording(whole=0.0, one_reader=0.0, augment=False, nlst=0.0)
+    said = np.array([draw_statement(one, NONE, wording, rng, scarce=scarce).said[place] for one in medians * 50])
+    assert (said == 0).sum() < 3 * (said == 1).sum()

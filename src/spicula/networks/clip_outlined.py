@@ -3,7 +3,7 @@
 References:
     Zhuang et al. 2025, arXiv 2504.21344, section 3.3 (the pair of towers); He et al. 2016, doi:10.1109/CVPR.2016.90.
     Departures: the tower sees a plane in three windows and the nodule's outline beside it; numbers measured in the
-    outline are added to the pooled planes before they become an embedding; traits are learned beside the words.
+    outline join the pooled planes before both become an embedding; traits are learned beside the words.
 """
 
 from __future__ import annotations
@@ -67,31 +67,31 @@ class OutlinedVision(nn.Module):  # type: ignore[misc, unused-ignore]
 
 
 class MeasureSide(nn.Module):  # type: ignore[misc, unused-ignore]
-    """Measures of an outlined nodule, standardized, as an addend to the pooled planes.
+    """Measures of an outlined nodule, standardized, joined with the pooled planes.
 
     Args:
         inputs: How many.
         width: Length of the embedding.
-        hidden: Features in between.
+        hidden: Features that the measures become.
     """
 
     def __init__(self, inputs: int, width: int, *, hidden: int = 48) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
-        self.layers = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.3), nn.Linear(hidden, width)
-        )
+        self.joint_width = width + hidden
+        self.layers = nn.Sequential(nn.Dropout(0.2), nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.3))
+        self.project = nn.Linear(width + hidden, width)
 
     def standardize_by(self, center: torch.Tensor, scale: torch.Tensor) -> None:
         """Set what is subtracted and divided by, ``[inputs]`` each, of the training nodules."""
         self.center.copy_(center)
         self.scale.copy_(scale)
 
-    def forward(self, measures: torch.Tensor) -> torch.Tensor:
-        """``[n, inputs]`` to ``[n, width]``."""
-        added: torch.Tensor = self.layers(((measures - self.center) / self.scale).clamp(-MOST, MOST))
-        return added
+    def forward(self, pooled: torch.Tensor, measures: torch.Tensor) -> torch.Tensor:
+        """``[n, width]`` and ``[n, inputs]`` to ``[n, joint_width]``."""
+        numbers = self.layers(((measures - self.center) / self.scale).clamp(-MOST, MOST))
+        return torch.cat([pooled, numbers], dim=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,8 +123,8 @@ class SemanticNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
         width = clip.classifier_image.in_features
         self.clip = clip
         self.measures = MeasureSide(measures, width) if measures else None
-        self.dropout = nn.Dropout(0.2)
-        self.traits = nn.Linear(width, outputs)
+        self.dropout = nn.Dropout(0.3 if measures else 0.0)
+        self.traits = nn.Linear(width if self.measures is None else self.measures.joint_width, outputs)
 
     def image_side(self, planes: torch.Tensor, measures: torch.Tensor) -> tuple[ImageSide, torch.Tensor]:
         """What the images say, and the logits of the traits.
@@ -135,11 +135,10 @@ class SemanticNetwork(nn.Module):  # type: ignore[misc, unused-ignore]
         """
         of_planes = self.clip.vision_model(planes.flatten(0, 1)).unflatten(0, (-1, planes.shape[1]))
         pooled, attention = self.clip.image_projection(of_planes)
-        if self.measures is not None:
-            pooled = pooled + self.measures(measures)
-        embedding = functional.normalize(pooled, dim=-1)
-        kept = self.dropout(embedding)
-        return ImageSide(embedding, self.clip.classifier_image(kept), attention), self.traits(kept)
+        joint = pooled if self.measures is None else self.measures(pooled, measures)
+        joint = self.dropout(joint)
+        embedding = functional.normalize(joint if self.measures is None else self.measures.project(joint), dim=-1)
+        return ImageSide(embedding, self.clip.classifier_image(embedding), attention), self.traits(joint)
 
     def forward(self, planes: torch.Tensor, measures: torch.Tensor, tokens: torch.Tensor | None) -> Seen:
         """Images and, where there are tokens ``[n, context]``, words of the same nodules."""

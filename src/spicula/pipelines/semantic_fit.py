@@ -25,7 +25,7 @@ from spicula.networks.checkpoint import (
 )
 from spicula.pipelines.semantic_recipe import Recipe, Towers
 from spicula.pipelines.semantic_table import SPACING_MM, SemanticTable
-from spicula.pipelines.semantic_words import Statement, all_codes, draw_statement, fits, rarity
+from spicula.pipelines.semantic_words import Statement, all_codes, draw_statement, fits, rarity, scarcity
 
 PIXELS, FIELD_MM = 48, 40.0
 """Rows and columns of a plane of the compact tower, and how far its outermost pixels are apart."""
@@ -167,6 +167,7 @@ class _Training:
         self.optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.rate)
         self.words_of = words_of(table, self.rows, recipe)
         self.codes = {cut: codes[self.words_of] for cut, codes in all_codes(table.medians).items()}
+        self.scarce = scarcity({cut: codes[self.rows] for cut, codes in self.codes.items()}) if recipe.spread else None
         self.chance = rarity(self.codes["score"][self.rows], power=recipe.rarity)
         self.by_class = class_weights(torch.from_numpy(table.labels[self.rows, 0])).to(self.device)
         part = recipe.label_part
@@ -239,7 +240,9 @@ class _Training:
             return [], None
         owners = self.words_of[rows]
         statements = [
-            draw_statement(self.table.medians[owner], self.table.readings[owner], self.recipe.wording, rng)
+            draw_statement(
+                self.table.medians[owner], self.table.readings[owner], self.recipe.wording, rng, scarce=self.scarce
+            )
             for owner in owners
         ]
         ids = self.towers.tokenizer.encode([one.text for one in statements]).ids

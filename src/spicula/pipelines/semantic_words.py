@@ -67,14 +67,15 @@ class Wording:
 
     Args:
         whole: Share of texts that say everything; each of the others keeps statements at random.
-        kept: Share of statements that such a text keeps, at least one.
+        kept: Share of statements that such a text keeps, at least one; of answers more frequent than others to the
+            same question, fewer, so that "no calcification" is not what the word comes to mean.
         one_reader: Share of texts that say what one reader said, not the median.
         nlst: Share of texts in the cut of the NLST readings.
         augment: Whether synonyms are put in and a few words left out.
     """
 
-    whole: float = 0.4
-    kept: float = 0.35
+    whole: float = 0.25
+    kept: float = 0.5
     one_reader: float = 0.4
     nlst: float = 0.4
     augment: bool = True
@@ -85,7 +86,7 @@ def answer_codes(medians: Mapping[str, float], cut: CutName) -> Codes:
 
     Example:
         >>> answer_codes({"texture": 5, "spiculation": 1, "calcification": 6}, "score").tolist()
-        [-1, 2, -1, -1, 0, 0, -1, -1, -1]
+        [-1, 0, -1, -1, 0, 0, -1, -1, -1]
     """
     codes = np.full(len(QUESTIONS), UNSAID, dtype=np.int8)
     for place, question in enumerate(QUESTIONS):
@@ -117,6 +118,7 @@ def draw_statement(
     rng: np.random.Generator,
     *,
     traits: Sequence[str] = TRAITS,
+    scarce: Mapping[CutName, NDArray[np.float64]] | None = None,
 ) -> Statement:
     """Draw one text of a nodule.
 
@@ -126,6 +128,7 @@ def draw_statement(
         wording: How.
         rng: Source of chance.
         traits: Names of the columns of ``readings``.
+        scarce: From :func:`scarcity`; all answers alike if omitted.
 
     Returns:
         The text and what it says; in an impression, what is absent or subtle is not said.
@@ -134,9 +137,10 @@ def draw_statement(
     single, reader = rng.random() < wording.one_reader, int(rng.integers(len(readings)))
     ratings = dict(zip(traits, readings[reader].astype(float).tolist(), strict=True)) if single else medians
     codes = answer_codes(ratings, cut)
-    keep = (rng.random() < wording.whole) | (rng.random(len(QUESTIONS)) < wording.kept)
-    given = np.flatnonzero(codes != UNSAID)
-    keep[given[int(rng.integers(len(given)))]] = True
+    weight = np.ones(len(QUESTIONS)) if scarce is None else scarce[cut][np.arange(len(QUESTIONS)), codes]
+    weight = np.where(codes == UNSAID, 0.0, weight)
+    keep = (rng.random() < wording.whole) | (rng.random(len(QUESTIONS)) < wording.kept * weight)
+    keep[int(rng.choice(len(QUESTIONS), p=weight / weight.sum()))] = True
     codes = np.where(keep, codes, np.int8(UNSAID))
     part = "findings" if rng.random() < 0.5 else "impression"
     features, beside = _said(ratings, cut, keep)
@@ -145,6 +149,24 @@ def draw_statement(
         absent = (_PRESENCES & (codes == 0)) | (codes == _SUBTLE)
         codes = np.where(absent, np.int8(UNSAID), codes)
     return Statement(text, cut, codes)
+
+
+def scarcity(codes: Mapping[CutName, Codes]) -> dict[CutName, NDArray[np.float64]]:
+    """How scarce each answer is: 1 for a question's scarcest, less for others in proportion to their number.
+
+    Args:
+        codes: ``[n, questions]`` of the nodules to learn from, by cut.
+
+    Returns:
+        By cut ``[questions, 5]``, by position of the class; 1 where none has the answer.
+    """
+    found: dict[CutName, NDArray[np.float64]] = {}
+    for cut, some in codes.items():
+        counts = np.stack([np.bincount(column[column >= 0], minlength=5)[:5] for column in some.T]).astype(float)
+        least = np.where(counts > 0, counts, np.inf).min(axis=1, keepdims=True)
+        found[cut] = np.where(counts > 0, np.where(np.isfinite(least), least, 1.0) / np.maximum(counts, 1.0), 1.0)
+        found[cut] = np.maximum(found[cut], 0.05)
+    return found
 
 
 def whole_text(medians: Mapping[str, float], *, seed: int, cut: CutName = "score") -> str:
