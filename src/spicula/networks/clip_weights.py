@@ -63,10 +63,11 @@ def read_archive(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle's errors, its own and those of the system
         first = str(error).strip().partition("\n")[0][:160]
+        told = first if isinstance(error, RuntimeError | OSError) and first else "another or a damaged file"
         pickled = "weights only" in str(error).lower() or "unsupported" in str(error).lower()
         hint = "pickled objects can run any code when they are read: save the weights alone, {'model': state_dict}"
         raise InputError(
-            f"{path}", got="pickled objects beside weights" if pickled else first or type(error).__name__,
+            f"{path}", got="pickled objects beside weights" if pickled else told,
             expected="a whole file of weights", hint=hint if pickled else "copy it again",
         ) from error  # fmt: skip
     if not isinstance(content, Mapping):
