@@ -135,11 +135,25 @@ def score(
     coords: Annotated[Coords, typer.Option(help="What the coordinates are.")] = Coords.lps,
     gaps: Annotated[Gaps, typer.Option(help="Missing, duplicate or irregular slices.")] = Gaps.error,
     tilt: Annotated[Tilt, typer.Option(help="A tilted gantry.")] = Tilt.error,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="CLIP_nodule's columns, by an imported bundle of it; needs --bundle.")
+    ] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle of 'spicula bundle import clip-nodule'; goes with --compat.")
+    ] = None,
 ) -> None:
     """Predict malignancy and traits of known nodules."""
     from rich.progress import Progress
 
+    from spicula.core.errors import InputError
     from spicula.pipelines.score import score_file
+    from spicula.pipelines.score_compat import score_compat_file
+
+    if compat != (bundle is not None):
+        raise InputError(
+            "--compat and --bundle", got="one of both", expected="both or none",
+            hint="spicula bundle import clip-nodule CKPT_DIR --out DIR makes such a bundle",
+        )  # fmt: skip
 
     with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("scoring", total=None)
@@ -147,10 +161,17 @@ def score(
         def report(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        failed = score_file(nodules, out, coords=coords.value, gaps=gaps.value, tilt=tilt.value, progress=report)
+        if bundle is not None:
+            reasons = score_compat_file(
+                nodules, out, bundle=bundle, coords=coords.value, gaps=gaps.value, tilt=tilt.value, progress=report
+            )
+            failed = "\n".join([f"{len(reasons)} rows failed", *reasons]) if reasons else ""
+        else:
+            rows = score_file(nodules, out, coords=coords.value, gaps=gaps.value, tilt=tilt.value, progress=report)
+            failed = f"{rows} rows failed; the column 'error' says why" if rows else ""
     typer.echo(f"Predictions: {out}")
     if failed:
-        typer.echo(f"{failed} rows failed; the column 'error' says why", err=True)
+        typer.echo(failed, err=True)
         raise typer.Exit(1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -11,6 +11,9 @@ app = typer.Typer(no_args_is_help=True, help="Train the models again from data (
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with lidc_nodules, lidc_xml and scans.")]
 RunOption = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
+Config: TypeAlias = Literal["compact", "paper"]
+Tuning: TypeAlias = Literal["lora", "ft", "probe"]
+Modality: TypeAlias = Literal["clip", "vision"]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads.")]
 
 
@@ -52,6 +55,35 @@ def train_risk_command(
     from spicula.pipelines.train_risk import train_risk
 
     _print_bundle(train_risk(data, out, outline_run=outline_run, threads=threads), out)
+
+
+@app.command("semantic")
+def train_semantic_command(
+    data: DataOption,
+    out: RunOption,
+    config: Annotated[Config, typer.Option(help="Small towers, or the published ones as in the paper.")] = "compact",
+    outline_run: Annotated[
+        Path | None, typer.Option(help="Run folder of 'train outline'; that training runs first if omitted.")
+    ] = None,
+    tuning: Annotated[Tuning | None, typer.Option(help="Of the paper's config; lora if omitted.")] = None,
+    modality: Annotated[Modality, typer.Option(help="vision: without words.")] = "clip",
+    clip: Annotated[Path | None, typer.Option(help="Folder of CLIP's weights, for the paper's config.")] = None,
+    shuffle_texts: Annotated[
+        bool, typer.Option("--shuffle-texts", help="Give each nodule another one's words: what alignment is lost?")
+    ] = False,
+    compare: Annotated[Path | None, typer.Option(help="predictions.csv of 'train risk', to compare with.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Images of nodules and what readers said of them, aligned, in patient folds."""
+    from spicula.pipelines.semantic_recipe import recipe_of
+    from spicula.pipelines.train_semantic import train_semantic
+
+    recipe = recipe_of(
+        config, tuning=tuning, modality=modality, shuffle_texts=shuffle_texts, seed=seed, threads=threads
+    )
+    train_semantic(data, out, recipe=recipe, clip=clip, outline_run=outline_run, other=compare, report=typer.echo)
+    typer.echo(f"Run: {out}\n\nNext: spicula evaluate classification {out / 'predictions.csv'}")
 
 
 def _print_bundle(bundle: Any, out: Path) -> None:

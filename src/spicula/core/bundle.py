@@ -48,7 +48,7 @@ class Bundle:
 
     @property
     def task(self) -> str:
-        """What it does: ``"detection"``, ``"outline"`` or ``"risk"``."""
+        """What it does: ``"detection"``, ``"outline"``, ``"risk"`` or ``"semantic"``."""
         return str(self.manifest["task"])
 
     @property
@@ -140,13 +140,13 @@ def shipped_bundles() -> Iterator[Bundle]:
         yield load_bundle(manifest.parent)
 
 
-def write_bundle(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
+def write_bundle(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Path]) -> Bundle:
     """Write a bundle aside and move it into place, replacing an older one of the same folder.
 
     Args:
         folder: Where it goes.
         manifest: All of :data:`REQUIRED` but ``format`` and ``files``, which are filled in here.
-        files: Content of each file.
+        files: Content of each file, or where it lies; such a file is moved.
 
     Returns:
         The bundle as it is on disk, verified.
@@ -155,8 +155,11 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, 
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, content in files.items():
-            (aside / name).write_bytes(content)
-        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+            if isinstance(content, Path):
+                shutil.move(content, aside / name)
+            else:
+                (aside / name).write_bytes(content)
+        hashes = {name: sha256_of(aside / name) for name in sorted(files)}
         complete = {"format": FORMAT, **manifest, "files": hashes}
         (aside / MANIFEST).write_text(json.dumps(complete, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         aside.chmod(0o755)

@@ -15,7 +15,20 @@ from spicula.core.errors import InputError
 from spicula.core.files import written_aside
 
 RUN = "run.json"
-PACKAGES = ("spicula", "numpy", "scipy", "torch", "scikit-learn", "onnx", "onnxscript", "openvino", "SimpleITK")
+PACKAGES = (
+    "spicula",
+    "numpy",
+    "scipy",
+    "torch",
+    "scikit-learn",
+    "onnx",
+    "onnxscript",
+    "openvino",
+    "SimpleITK",
+    "accelerate",
+    "peft",
+    "tokenizers",
+)
 
 
 def open_run(out: Path, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def train_risk(
     )
     identity = "given"
     if outlines is None:
-        outlines, identity = _outlines_of(data, outline_run or out / "outline", cases, folds=folds, threads=threads)
+        outlines, identity = outlines_of_run(data, outline_run or out / "outline", cases, folds=folds, threads=threads)
     report("measuring the nodules")
     table = make_table(
         data, out / "table", outlines=outlines, identity=identity, variants=variants, seed=seed, limit=limit
@@ -178,8 +178,22 @@ def _judge(out: Path, table: Table, logits: Array, fold_of: NDArray[np.intp]) ->
     return evaluation
 
 
-def _outlines_of(data: Path, run: Path, cases: Sequence[Case], *, folds: int, threads: int) -> tuple[Outlines, str]:
-    """Outlines by the fold networks of an outline run (trained first if there is none), and their identity."""
+def outlines_of_run(data: Path, run: Path, cases: Sequence[Case], *, folds: int, threads: int) -> tuple[Outlines, str]:
+    """Outlines by the fold networks of an outline run, and their identity.
+
+    Args:
+        data: Development data with ``lidc_nodules``.
+        run: Run folder of ``train outline``; that training runs first if it is not there or not done.
+        cases: Nodules that the run must have.
+        folds: Of the run.
+        threads: Of torch and of OpenVINO.
+
+    Returns:
+        What outlines a nodule by a network that has not learned from its patient; the bundles' fingerprints.
+
+    Raises:
+        InputError: The run lacks a nodule.
+    """
     if not (run / "evaluation.json").is_file():
         from spicula.pipelines.train_outline import train_outline
 

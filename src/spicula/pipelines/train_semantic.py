@@ -1,0 +1,244 @@
+"""Train the network of images and words in patient folds, calibrate each fold, and judge all out of fold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.errors import InputError
+from spicula.core.extras import require
+from spicula.datasets import lidc_nodules
+from spicula.explain.zero_shot import ZeroShot
+from spicula.metrics.calibration import BetaCalibration, fit_beta
+from spicula.pipelines import semantic_fit
+from spicula.pipelines.risk_table import Outlines
+from spicula.pipelines.run_folder import open_run, write_json
+from spicula.pipelines.semantic_evaluation import (
+    STYLES,
+    OutOfFold,
+    ask,
+    find_reports,
+    judge,
+    write_predictions,
+)
+from spicula.pipelines.semantic_recipe import Recipe, Towers, compact_towers, published_towers, recipe_of
+from spicula.pipelines.semantic_table import SemanticTable, make_semantic_table
+from spicula.pipelines.train_risk import outlines_of_run
+
+CALIBRATION, EVALUATION, PREDICTIONS, TOKENIZER = (
+    "calibration.json",
+    "evaluation.json",
+    "predictions.csv",
+    "tokenizer.json",
+)
+
+Array = NDArray[np.float64]
+Report = Callable[[str], None]
+
+
+def train_semantic(
+    data: Path,
+    out: Path,
+    *,
+    recipe: Recipe | None = None,
+    clip: Path | None = None,
+    outline_run: Path | None = None,
+    outlines: Outlines | None = None,
+    other: Path | None = None,
+    folds: int = 5,
+    variants: int = 4,
+    limit: int | None = None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Train in patient-grouped folds; go on where a killed run stopped.
+
+    ``out`` then holds ``run.json``, ``table/`` (what is learned from), ``folds/<k>/`` (weights and log of each
+    network), ``tokenizer.json``, ``calibration.json`` (each fold's, fitted on its own held-out patients: what an
+    ensemble averages for new ones), ``predictions.csv`` and ``evaluation.json``. The calibrated probabilities of
+    ``predictions.csv`` come from the other folds' calibration, for a fold's own has seen its labels.
+
+    Args:
+        data: Development data with ``lidc_nodules`` and ``lidc_xml``.
+        out: The run folder.
+        recipe: How; the compact one if omitted.
+        clip: Folder of published weights, for the paper's recipe.
+        outline_run: Run folder of ``train outline``, whose fold networks outline the nodules that they did not learn
+            from; without it that training runs first, in ``out/outline``.
+        outlines: Outlines by other means, for a trial.
+        other: ``predictions.csv`` of ``train risk``, to compare with.
+        folds: Number of patient folds; those of the outline run.
+        variants: Of each nodule: itself, disturbed ones, and the one in the readers' outline.
+        limit: Only the first nodules, for a trial.
+        report: Takes one line of progress.
+
+    Returns:
+        What ``evaluation.json`` holds.
+
+    Raises:
+        InputError: ``data`` or ``outline_run`` is no such folder, ``out`` is a run with other arguments, a class is
+            absent from a fold, or a loss was not finite (the last good epoch is kept).
+        MissingExtraError: A package of the extra ``train`` is not installed.
+    """
+    for module in ("torch", "sklearn", "safetensors", "accelerate", *(["peft"] if clip else [])):
+        require(module, extra="train")
+    recipe = recipe or recipe_of("compact")
+    towers = _towers(recipe, clip)
+    all_cases = lidc_nodules.load_cases(data / "lidc_nodules")
+    cases = all_cases[:limit]
+    arguments = {"recipe": {k: v for k, v in _plain(asdict(recipe)).items() if k != "threads"}}
+    run = open_run(
+        out,
+        "train semantic",
+        arguments
+        | {"towers": towers.identity, "folds": folds, "variants": variants}
+        | {"nodules": len(cases), "patients": len({case.patient_id for case in cases})},
+    )
+    identity = "given"
+    if outlines is None:
+        outlines, identity = outlines_of_run(
+            data, outline_run or out / "outline", cases, folds=folds, threads=recipe.threads
+        )
+    report("cutting and measuring the nodules")
+    table = make_semantic_table(
+        data, out / "table", outlines=outlines, identity=identity, variants=variants, limit=limit
+    )
+    fold_of = lidc_nodules.patient_folds(all_cases, folds=folds)[: len(cases)]
+    towers.tokenizer.save(out / TOKENIZER)
+    weights = []
+    for fold in range(folds):
+        report(f"network without fold {fold + 1} of {folds}")
+        rows = np.flatnonzero(fold_of != fold)
+        weights.append(semantic_fit.fit(table, rows, out / "folds" / str(fold), recipe, towers))
+    found = out_of_fold(table, weights, fold_of, recipe, towers)
+    write_json(out / CALIBRATION, {"folds": [one.to_json() for one in fold_calibrations(table, found)]})
+    write_predictions(out / PREDICTIONS, table, found)
+    evaluation = judge(table, found, other=other)
+    write_json(out / EVALUATION, evaluation, finite=True)
+    run["finished"] = {"seconds": round(time.time() - run["started"], 1)}
+    write_json(out / "run.json", run)
+    area = evaluation["targets"]["malignancy"]
+    report(
+        f"malignancy AUROC {area['auroc']['value']:.4f} out of fold, {area['auroc_mean_of_folds']:.4f} mean of folds"
+    )
+    return evaluation
+
+
+def out_of_fold(
+    table: SemanticTable,
+    weights: Sequence[semantic_fit.Weights],
+    fold_of: NDArray[np.intp],
+    recipe: Recipe,
+    towers: Towers,
+) -> OutOfFold:
+    """What each fold's network says of the nodules that it did not learn from.
+
+    Args:
+        table: All nodules.
+        weights: Of each fold's network.
+        fold_of: Fold of each nodule.
+        recipe: How they were trained.
+        towers: Of what.
+
+    Returns:
+        Malignancy, answers to the prompts and recall of reports, in the order of the table.
+    """
+    logit = np.zeros(len(fold_of))
+    parts: dict[str, dict[str, list[tuple[NDArray[np.intp], ZeroShot]]]] = {style: {} for style in STYLES}
+    recall: dict[str, list[list[float]]] = {}
+    for fold, weight in enumerate(weights):
+        rows = np.flatnonzero(fold_of == fold)
+        views = semantic_fit.see(table, rows, weight, recipe, towers)
+        logit[rows] = views.logit
+        if recipe.modality == "vision":
+            continue
+        reader = semantic_fit.reader(table, weight, recipe, towers)
+        for style in STYLES:
+            asked = ask(views.embedding, reader.read, temperature=reader.temperature, style=style)
+            for question, answer in asked.items():
+                parts[style].setdefault(question, []).append((rows, answer))
+        for name, values in find_reports(views.embedding, reader.read, [table.medians[row] for row in rows]).items():
+            recall.setdefault(name, []).append(values)
+    answers = {
+        style: {question: _joined(pieces, len(fold_of)) for question, pieces in asked.items()}
+        for style, asked in parts.items()
+        if asked
+    }
+    return OutOfFold(logit, cross_fitted(logit, table.labels[:, 0], fold_of), fold_of, answers, recall)
+
+
+def fold_calibrations(table: SemanticTable, found: OutOfFold) -> list[BetaCalibration]:
+    """Of each fold, the calibration that its held-out patients ask for."""
+    y = table.labels[:, 0]
+    return [
+        _calibration(found.logit[found.fold_of == fold], y[found.fold_of == fold]) for fold in np.unique(found.fold_of)
+    ]
+
+
+def ensemble_probability(logits: Array, calibrations: Sequence[BetaCalibration]) -> Array:
+    """The mean of the folds' calibrated probabilities, for patients that none has learned from.
+
+    Args:
+        logits: ``[folds, n]``.
+        calibrations: Of each fold.
+
+    Returns:
+        ``[n]``; a patient's risk is the highest of the nodules', see
+        :func:`spicula.metrics.patients.patient_maximum`.
+    """
+    return np.asarray(np.mean([one(_sigmoid(row)) for one, row in zip(calibrations, logits, strict=True)], axis=0))
+
+
+def cross_fitted(logit: Array, labels: Array, fold_of: NDArray[np.intp]) -> Array:
+    """Calibrated probabilities of each fold, by the mean of the calibrations that the other folds ask for."""
+    folds = np.unique(fold_of)
+    maps = {fold: _calibration(logit[fold_of == fold], labels[fold_of == fold]) for fold in folds}
+    probability = np.zeros(len(logit))
+    for fold in folds:
+        own = fold_of == fold
+        probability[own] = np.mean([maps[k](_sigmoid(logit[own])) for k in folds if k != fold], axis=0)
+    return probability
+
+
+def _calibration(logit: Array, labels: Array) -> BetaCalibration:
+    try:
+        return fit_beta(_sigmoid(logit), labels)
+    except InputError:  # a trial with so few nodules that the map would fall
+        return BetaCalibration(1.0, 1.0, 0.0)
+
+
+def _sigmoid(logit: Array) -> Array:
+    return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+
+
+def _joined(parts: Sequence[tuple[NDArray[np.intp], ZeroShot]], count: int) -> ZeroShot:
+    classes = parts[0][1].classes
+    similarity, probability = np.zeros((count, len(classes))), np.zeros((count, len(classes)))
+    for rows, part in parts:
+        similarity[rows], probability[rows] = part.similarity, part.probability
+    return ZeroShot(classes, similarity, probability)
+
+
+def _towers(recipe: Recipe, clip: Path | None) -> Towers:
+    if recipe.config == "compact":
+        if clip is not None:
+            raise InputError("published weights", got=str(clip), expected="none with the compact towers")
+        return compact_towers(recipe)
+    if clip is None:
+        raise InputError(
+            "published weights", got="none", expected="a folder with CLIP's weights",
+            hint="spicula bundle import openai-clip, then --clip BUNDLE",
+        )  # fmt: skip
+    return published_towers(clip, recipe)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: lists for tuples."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
