@@ -18,7 +18,7 @@ pytest.importorskip("accelerate", reason="pip install 'spicula[train]'")
 from spicula.core.errors import InputError
 from spicula.core.finding import Case, Finding
 from spicula.datasets.lidc_nodules import TRAITS
-from spicula.pipelines import semantic_fit
+from spicula.pipelines import semantic_fit, semantic_views
 from spicula.pipelines.semantic_recipe import Recipe, Towers, compact_towers, published_towers, recipe_of
 from spicula.pipelines.semantic_table import SemanticTable
 from spicula.pipelines.semantic_words import word_tokenizer
@@ -126,11 +126,11 @@ def test_a_network_knows_only_its_rows(
 def test_what_it_says_does_not_depend_on_the_company(
     table: SemanticTable, towers: Towers, whole: dict[str, Any]
 ) -> None:
-    all_of, one = (semantic_fit.see(table, np.array(rows), whole, RECIPE, towers) for rows in (range(24), [20]))
+    all_of, one = (semantic_views.see(table, np.array(rows), whole, RECIPE, towers) for rows in (range(24), [20]))
     assert np.allclose(all_of.logit[20], one.logit[0], atol=1e-5)
     assert np.allclose(np.linalg.norm(all_of.embedding, axis=1), 1)
     assert np.allclose(all_of.attention.sum(axis=1), 1, atol=1e-6)
-    reader = semantic_fit.reader(table, whole, RECIPE, towers)
+    reader = semantic_views.reader(table, whole, RECIPE, towers)
     assert np.allclose(np.linalg.norm(reader.read(["Solid nodule.", "Round."]), axis=1), 1, atol=1e-6)
     assert 0.01 <= reader.temperature <= 1
 
@@ -180,7 +180,7 @@ def test_the_papers_recipe_on_published_weights(
     weights = semantic_fit.fit(table, np.arange(16), tmp_path / "run", recipe, towers)
     assert any(trained in name for name in weights)
     assert any("mlp" in name for name in weights) == (tuning == "ft")
-    views = semantic_fit.see(table, np.arange(16, 20), weights, recipe, towers)
+    views = semantic_views.see(table, np.arange(16, 20), weights, recipe, towers)
     assert np.isfinite(views.logit).all()
 
 

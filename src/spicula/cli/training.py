@@ -83,7 +83,8 @@ def train_semantic_command(
         config, tuning=tuning, modality=modality, shuffle_texts=shuffle_texts, seed=seed, threads=threads
     )
     train_semantic(data, out, recipe=recipe, clip=clip, outline_run=outline_run, other=compare, report=typer.echo)
-    typer.echo(f"Run: {out}\n\nNext: spicula evaluate classification {out / 'predictions.csv'}")
+    again = f"spicula train semantic --data {data} --out {out}-shuffled --shuffle-texts"
+    typer.echo(f"Run: {out}\n\nNext, what is lost with the words of others: {again}")
 
 
 def _print_bundle(bundle: Any, out: Path) -> None:

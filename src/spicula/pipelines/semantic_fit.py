@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
 from spicula.core.extras import require
@@ -24,74 +22,12 @@ from spicula.networks.checkpoint import (
     update_average,
 )
 from spicula.pipelines.semantic_recipe import Recipe, Towers
-from spicula.pipelines.semantic_table import SPACING_MM, SemanticTable
+from spicula.pipelines.semantic_table import SemanticTable
+from spicula.pipelines.semantic_views import Array, Learned, Rows, Weights, as_seen, new_network, planes_of, undisturbed
 from spicula.pipelines.semantic_words import Statement, all_codes, draw_statement, fits, rarity, scarcity
 
-PIXELS, FIELD_MM = 48, 40.0
-"""Rows and columns of a plane of the compact tower, and how far its outermost pixels are apart."""
-PUBLISHED_PIXELS = 50
-"""The same of the published one, whose pixels are 1 mm."""
 VALIDATION_PARTS = 8
 """One of so many parts of the training patients is held back where training stops early."""
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.intp]
-Weights = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Views:
-    """What a trained network says of nodules, the mean over their mirror images.
-
-    Args:
-        embedding: float64 ``[n, width]``, of length 1.
-        logit: float64 ``[n]``, of malignancy.
-        attention: float64 ``[n, planes]``.
-    """
-
-    embedding: Array
-    logit: Array
-    attention: Array
-
-
-class Learned:
-    """The part of a network that training changes: what is frozen is neither stored nor averaged.
-
-    Args:
-        network: A torch module.
-    """
-
-    def __init__(self, network: Any) -> None:
-        torch = require("torch", extra="train")
-        self.network = network
-        state = network.state_dict(keep_vars=True)
-        self.names = [n for n, v in state.items() if not isinstance(v, torch.nn.Parameter) or v.requires_grad]
-
-    def state_dict(self) -> Weights:
-        """What is learned, by name."""
-        state = self.network.state_dict()
-        return {name: state[name] for name in self.names}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put it back."""
-        self.network.load_state_dict({**self.network.state_dict(), **state})
-
-
-def new_network(table: SemanticTable, towers: Towers, recipe: Recipe) -> Any:
-    """An untrained network of the right shape; what the tuning freezes is frozen."""
-    torch = require("torch", extra="train")
-    from spicula.networks import lora
-    from spicula.networks.clip_outlined import SemanticNetwork
-
-    torch.manual_seed(recipe.seed)
-    clip = towers.make()
-    {"lora": lora.add_lora, "ft": lora.tune_fully, "probe": lora.tune_heads}[recipe.tuning](clip)
-    if recipe.modality == "vision":
-        for part in (clip.text_model, clip.semantic_projection, clip.classifier_text):
-            part.requires_grad_(False)
-        clip.logit_scale.requires_grad_(False)
-    outputs = table.shares.shape[1] + table.steps.shape[1]
-    return SemanticNetwork(clip, measures=len(table.names) if recipe.measures else 0, outputs=outputs)
 
 
 def fit(table: SemanticTable, rows: Rows, folder: Path, recipe: Recipe, towers: Towers) -> Weights:
@@ -228,11 +164,11 @@ class _Training:
         columns = rng.integers(self.table.cubes.shape[1], size=len(rows))
         cubes = torch.from_numpy(self.table.cubes[rows, columns].astype(np.float32))
         published = self.towers.image_size is not None
-        planes = _planes(cubes.to(self.device), [turned(rng) for _ in rows], published=published)
+        planes = planes_of(cubes.to(self.device), [turned(rng) for _ in rows], published=published)
         hu = planes[:, :, 0]
         hu += (torch.randn(len(rows), 1, 1, 1) * 15).to(hu) + torch.randn(hu.shape).to(hu) * 10
         measures = torch.from_numpy(self.table.measures[rows, columns]).float()
-        return _as_seen(planes, self.towers), measures.to(self.device)
+        return as_seen(planes, self.towers), measures.to(self.device)
 
     def _words(self, rows: Rows, rng: np.random.Generator) -> tuple[list[Statement], Any]:
         torch = require("torch", extra="train")
@@ -279,7 +215,7 @@ class _Training:
         total, recipe = 0.0, self.recipe
         with torch.no_grad():
             for rows in np.array_split(self.validation, max(1, len(self.validation) // recipe.batch)):
-                planes, measures = _undisturbed(self.table, rows, self.towers, self.device)[0]
+                planes, measures = undisturbed(self.table, rows, self.towers, self.device)[0]
                 statements, tokens = self._words(rows, np.random.default_rng((2, recipe.seed)))
                 parts = self._losses(self.network(planes, measures, tokens), rows, statements)
                 total += len(rows) * sum(w * float(p) for w, p in zip(recipe.weights, parts, strict=True))
@@ -293,56 +229,6 @@ def words_of(table: SemanticTable, rows: Rows, recipe: Recipe) -> Rows:
     if recipe.shuffle_texts:
         owners[rows] = np.random.default_rng((3, recipe.seed)).permutation(rows)
     return owners
-
-
-def see(table: SemanticTable, rows: Rows, weights: Weights, recipe: Recipe, towers: Towers) -> Views:
-    """What a trained network says of undisturbed nodules, the mean over four mirror images."""
-    torch = require("torch", extra="train")
-    network = trained(table, weights, recipe, towers)
-    parts = []
-    with torch.no_grad():
-        for some in np.array_split(rows, max(1, len(rows) // 32)):
-            sides = [network.image_side(*view)[0] for view in _undisturbed(table, some, towers, "cpu", mirrored=True)]
-            mean = [sum(getattr(side, name) for side in sides) / len(sides) for name in ("embedding", "logits")]
-            parts.append([*mean, sum(side.attention for side in sides) / len(sides)])
-    embedding, logits, attention = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
-    embedding = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
-    return Views(embedding, logits[:, 1] - logits[:, 0], attention)
-
-
-class Reader:
-    """A trained network's text side.
-
-    Args:
-        network: As :func:`trained` gives it.
-        towers: Whose tokenizer.
-    """
-
-    def __init__(self, network: Any, towers: Towers) -> None:
-        self.network, self.towers = network, towers
-        self.temperature = float(network.clip.logit_scale.detach().neg().exp())
-
-    def read(self, texts: Sequence[str]) -> Array:
-        """Embeddings ``[n, width]`` of texts, of length 1."""
-        torch = require("torch", extra="train")
-        ids = torch.from_numpy(self.towers.tokenizer.encode(texts).ids)
-        with torch.no_grad():
-            parts = [self.network.clip.text_side(some).embedding for some in ids.split(64)]
-        return np.asarray(torch.cat(parts).double().numpy())
-
-
-def reader(table: SemanticTable, weights: Weights, recipe: Recipe, towers: Towers) -> Reader:
-    """The text side of a trained network."""
-    return Reader(trained(table, weights, recipe, towers), towers)
-
-
-def trained(table: SemanticTable, weights: Weights, recipe: Recipe, towers: Towers) -> Any:
-    """The network with what was learned, in evaluation mode, on the CPU, in float32."""
-    torch = require("torch", extra="train")
-    torch.set_num_threads(recipe.threads)
-    network = new_network(table, towers, recipe)
-    Learned(network).load_state_dict(weights)
-    return network.eval()
 
 
 def _note_best(training: _Training, average: Weights) -> float:
@@ -368,40 +254,4 @@ def _groups(network: Any, recipe: Recipe) -> list[dict[str, Any]]:
     return [
         {"params": [p for p in learned if p.ndim > 1], "weight_decay": recipe.decay},
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _planes(cubes: Any, changes: Any, *, published: bool = False) -> Any:
-    from spicula.networks.cube_planes import plane_grid, sample_planes
-
-    pixels, pixel_mm = (PUBLISHED_PIXELS, 1.0) if published else (PIXELS, FIELD_MM / (PIXELS - 1))
-    grid = plane_grid(side=cubes.shape[-1], spacing_mm=SPACING_MM, pixels=pixels, pixel_mm=pixel_mm)
-    return sample_planes(cubes, grid, changes, spacing_mm=SPACING_MM)
-
-
-def _as_seen(planes: Any, towers: Towers) -> Any:
-    """Planes as the image tower takes them."""
-    from spicula.networks.cube_planes import as_clip_planes
-    from spicula.transforms.nodule_cube import WINDOW_HU
-
-    if towers.image_size is None:
-        return planes
-    return as_clip_planes(planes, pixels=towers.image_size, window=WINDOW_HU)
-
-
-def _undisturbed(
-    table: SemanticTable, rows: Rows, towers: Towers, device: Any, *, mirrored: bool = False
-) -> list[tuple[Any, Any]]:
-    """Planes and measures of nodules as they are, once or in each mirror image."""
-    torch = require("torch", extra="train")
-    from spicula.networks.cube_planes import MIRRORS
-    from spicula.transforms.augment import Augmentation
-
-    cubes = torch.from_numpy(table.cubes[rows, 0].astype(np.float32)).to(device)
-    measures = torch.from_numpy(table.measures[rows, 0]).float().to(device)
-    published = towers.image_size is not None
-    flips = MIRRORS if mirrored else MIRRORS[:1]
-    return [
-        (_as_seen(_planes(cubes, Augmentation(flips_zyx=flip), published=published), towers), measures)
-        for flip in flips
     ]

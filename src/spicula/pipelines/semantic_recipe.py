@@ -50,7 +50,7 @@ class Recipe:
     config: Config = "compact"
     tuning: Tuning = "ft"
     modality: Modality = "clip"
-    epochs: int = 30
+    epochs: int = 24
     batch: int = 32
     rate: float = 3e-3
     one_cycle: bool = True
@@ -61,7 +61,7 @@ class Recipe:
     temperature: float = 0.07
     measures: bool = True
     spread: bool = True
-    weights: tuple[float, float, float, float] = (1.0, 1.0, 0.5, 2.0)
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 0.5, 4.0)
     label_part: float = 0.5
     rarity: float = 0.5
     wording: Wording = field(default_factory=Wording)

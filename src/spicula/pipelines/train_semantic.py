@@ -16,7 +16,7 @@ from spicula.core.extras import require
 from spicula.datasets import lidc_nodules
 from spicula.explain.zero_shot import ZeroShot
 from spicula.metrics.calibration import BetaCalibration, fit_beta
-from spicula.pipelines import semantic_fit
+from spicula.pipelines import semantic_fit, semantic_views
 from spicula.pipelines.risk_table import Outlines
 from spicula.pipelines.run_folder import open_run, write_json
 from spicula.pipelines.semantic_evaluation import (
@@ -115,11 +115,7 @@ def train_semantic(
         report(f"network without fold {fold + 1} of {folds}")
         rows = np.flatnonzero(fold_of != fold)
         weights.append(semantic_fit.fit(table, rows, out / "folds" / str(fold), recipe, towers))
-    found = out_of_fold(table, weights, fold_of, recipe, towers)
-    write_json(out / CALIBRATION, {"folds": [one.to_json() for one in fold_calibrations(table, found)]})
-    write_predictions(out / PREDICTIONS, table, found)
-    evaluation = judge(table, found, other=other)
-    write_json(out / EVALUATION, evaluation, finite=True)
+    evaluation = _judge(out, table, out_of_fold(table, weights, fold_of, recipe, towers), other=other)
     run["finished"] = {"seconds": round(time.time() - run["started"], 1)}
     write_json(out / "run.json", run)
     area = evaluation["targets"]["malignancy"]
@@ -129,9 +125,18 @@ def train_semantic(
     return evaluation
 
 
+def _judge(out: Path, table: SemanticTable, found: OutOfFold, *, other: Path | None) -> dict[str, Any]:
+    """Write ``calibration.json``, ``predictions.csv`` and ``evaluation.json``."""
+    write_json(out / CALIBRATION, {"folds": [one.to_json() for one in fold_calibrations(table, found)]})
+    write_predictions(out / PREDICTIONS, table, found)
+    evaluation = judge(table, found, other=other)
+    write_json(out / EVALUATION, evaluation, finite=True)
+    return evaluation
+
+
 def out_of_fold(
     table: SemanticTable,
-    weights: Sequence[semantic_fit.Weights],
+    weights: Sequence[semantic_views.Weights],
     fold_of: NDArray[np.intp],
     recipe: Recipe,
     towers: Towers,
@@ -153,11 +158,11 @@ def out_of_fold(
     recall: dict[str, list[list[float]]] = {}
     for fold, weight in enumerate(weights):
         rows = np.flatnonzero(fold_of == fold)
-        views = semantic_fit.see(table, rows, weight, recipe, towers)
+        views = semantic_views.see(table, rows, weight, recipe, towers)
         logit[rows] = views.logit
         if recipe.modality == "vision":
             continue
-        reader = semantic_fit.reader(table, weight, recipe, towers)
+        reader = semantic_views.reader(table, weight, recipe, towers)
         for style in STYLES:
             asked = ask(views.embedding, reader.read, temperature=reader.temperature, style=style)
             for question, answer in asked.items():
