@@ -42,8 +42,9 @@ def test_a_disk_measures_its_diameter(diameter: float, dy: float, dx: float, spa
     axes = axial_axes(mask)
     voxel = max(spacing)
     assert axes.long_mm == pytest.approx(diameter, abs=1.1 * voxel)
-    # Disks of 6.33 to 7.21 voxels centered on a voxel are one and the same mask: no measure comes nearer than that allows.
-    assert axes.mean_mm == pytest.approx(diameter, abs=0.75 * voxel)
+    # A raster moves each edge by up to half a voxel; disks of 6.33 to 7.21 voxels on a voxel are even one and the same
+    # mask. That there is no bias on average is the next test.
+    assert axes.mean_mm == pytest.approx(diameter, abs=voxel)
 
 
 def test_disks_measure_right_on_average() -> None:
