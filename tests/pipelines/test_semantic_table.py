@@ -6,7 +6,8 @@ import numpy as np
 
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
-from spicula.pipelines.semantic_table import SIDE, cube_of, measured
+from spicula.pipelines.semantic_table import measured
+from spicula.transforms.outlined_cube import SIDE, outlined_cube
 
 
 def nodule() -> tuple[Volume, Mask]:
@@ -23,14 +24,14 @@ def test_a_cut_volume_gives_the_same_cube_and_measures() -> None:
     part = (slice(4, 10), slice(17, 43), slice(19, 41))
     grid = volume.geometry.crop([one.start for one in part], [one.stop for one in part])
     cut, cut_mask = Volume(volume.array_zyx[part], grid), Mask(mask.array_zyx[part], grid)
-    assert np.allclose(cube_of(volume, mask), cube_of(cut, cut_mask), atol=1e-3)
+    assert np.allclose(outlined_cube(volume, mask), outlined_cube(cut, cut_mask), atol=1e-3)
     whole, other = measured(volume, mask), measured(cut, cut_mask)
     assert whole.keys() == other.keys()
     assert not any(name.startswith(("size_volume", "size_height")) for name in whole)
 
 
 def test_the_cube_lies_about_the_outlines_middle() -> None:
-    hu, part = cube_of(*nodule())
+    hu, part = outlined_cube(*nodule())
     assert hu.shape == (SIDE, SIDE, SIDE)
     place = np.argwhere(part > 0.5).mean(axis=0)
     assert np.allclose(place, (SIDE - 1) / 2, atol=0.2)

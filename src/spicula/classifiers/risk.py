@@ -121,10 +121,8 @@ def load_risk(bundle: Bundle) -> RiskModel:
     """
     if bundle.task != TASK:
         raise BundleError(f"bundle {bundle.name}: task", got=bundle.task, expected=TASK)
-    with np.load(io.BytesIO(bundle.file(KERNEL_FILE).read_bytes()), allow_pickle=False) as stored:
-        arrays = {name: stored[name].astype(np.float64) for name in ("center", "scale", "support", "dual", "offset")}
     record = bundle.read_json(CALIBRATION_FILE)
-    kernel = Kernel(tuple(record["features"]), **arrays, gamma=float(record["gamma"]))
+    kernel = load_kernel(bundle, record["features"], gamma=float(record["gamma"]))
     combinations = {
         target: Combination(
             (float(part["weights"][0]), float(part["weights"][1])),
@@ -135,6 +133,22 @@ def load_risk(bundle: Bundle) -> RiskModel:
     }
     network = load_network(bundle, NETWORK_FILE, threads=1) if NETWORK_FILE in bundle.manifest["files"] else None
     return RiskModel(bundle.fingerprint, kernel, network, MappingProxyType(combinations))
+
+
+def load_kernel(bundle: Bundle, features: Sequence[str], *, gamma: float) -> Kernel:
+    """The kernel machine of a bundle's :data:`KERNEL_FILE`.
+
+    Args:
+        bundle: The bundle.
+        features: Names of its features.
+        gamma: Of its kernel.
+
+    Raises:
+        BundleError: The file is missing or damaged.
+    """
+    with np.load(io.BytesIO(bundle.file(KERNEL_FILE).read_bytes()), allow_pickle=False) as stored:
+        arrays = {name: stored[name].astype(np.float64) for name in ("center", "scale", "support", "dual", "offset")}
+    return Kernel(tuple(features), **arrays, gamma=gamma)
 
 
 def predict(
@@ -154,7 +168,7 @@ def predict(
         percentile over the members, each calibrated by every bootstrap replicate of the calibration, widened to hold
         the probability itself.
     """
-    outline = mask if mask is not None and mask.array_zyx.any() else _ball(center_xyz_mm)
+    outline = outline_or_ball(center_xyz_mm, mask)
     features = describe(volume, outline)
     logits = member_logits(volume, outline, features, model=model)
     traits: dict[str, float] = {}
@@ -189,7 +203,10 @@ def _combine(logits: Array, combination: Combination) -> tuple[float, tuple[floa
     return probability, (float(min(low, probability)), float(max(high, probability)))
 
 
-def _ball(center_xyz_mm: Sequence[float]) -> Mask:
+def outline_or_ball(center_xyz_mm: Sequence[float], mask: Mask | None) -> Mask:
+    """The outline; where there is none, a ball of :data:`FALLBACK_RADIUS_MM` around the center (LPS mm)."""
+    if mask is not None and mask.array_zyx.any():
+        return mask
     n = 2 * round(FALLBACK_RADIUS_MM / 0.5) + 3
     grid = box_geometry(center_xyz_mm, shape_zyx=(n, n, n), spacing_zyx_mm=(0.5, 0.5, 0.5))
     offset = (np.arange(n) - n // 2) * 0.5

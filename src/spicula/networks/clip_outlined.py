@@ -8,6 +8,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -165,3 +166,37 @@ class SemanticExport(nn.Module):  # type: ignore[misc, unused-ignore]
         measures = planes[:, 0, -1].flatten(1)[:, : self.inputs]
         side, traits = self.network.image_side(planes[:, :, :-1], measures)
         return torch.cat([side.embedding, side.logits, side.attention, traits], dim=1)
+
+
+class ImageCommittee(nn.Module):  # type: ignore[misc, unused-ignore]
+    """The image sides of several networks with one input, for :func:`spicula.networks.export.to_onnx`.
+
+    Args:
+        networks: Of one shape.
+        inputs: How many measures.
+    """
+
+    def __init__(self, networks: Sequence[SemanticNetwork], inputs: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList([SemanticExport(network, inputs) for network in networks])
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        """As :class:`SemanticExport`, ``[n, members, width + 2 + planes + outputs]``."""
+        return torch.stack([member(planes) for member in self.members], dim=1)
+
+
+class TextCommittee(nn.Module):  # type: ignore[misc, unused-ignore]
+    """The text sides of several networks with one input, for :func:`spicula.networks.export.to_onnx`.
+
+    Args:
+        networks: With one tokenizer.
+    """
+
+    def __init__(self, networks: Sequence[SemanticNetwork]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList([network.clip for network in networks])
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Ids ``[n, context]``, which may come as float32, to embeddings ``[n, members, width]`` of length 1."""
+        ids = tokens.to(torch.int64)
+        return torch.stack([clip.text_side(ids).embedding for clip in self.members], dim=1)

@@ -84,6 +84,10 @@ class WordTokenizer:
         """Number of tokens."""
         return int(self._words.get_vocab_size())
 
+    def to_json(self) -> str:
+        """The content of ``tokenizer.json``."""
+        return self._file
+
     def save(self, path: Path) -> None:
         """Write ``tokenizer.json``."""
         with written_aside(path) as aside:

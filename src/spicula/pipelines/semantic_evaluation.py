@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class OutOfFold:
         fold_of: ``[n]``.
         answers: By style and question, classes and probabilities ``[n, k]``; empty without words.
         recall: Of the right reports and of chance, ``[folds, 3]``, see :func:`find_reports`; empty without words.
+        judges: Logits by what made them: ``network`` and, where there is one, ``kernel``.
     """
 
     logit: Array
@@ -68,6 +69,7 @@ class OutOfFold:
     fold_of: Folds
     answers: Mapping[str, Mapping[str, ZeroShot]]
     recall: Mapping[str, Sequence[Sequence[float]]]
+    judges: Mapping[str, Array] = field(default_factory=dict)
 
 
 def ask(embedding: Array, read: Read, *, temperature: float, style: Style) -> dict[str, ZeroShot]:
@@ -141,6 +143,11 @@ def judge(
         fold_of=found.fold_of, patients=patients, diameter_mm=table.diameter_mm,
         rating=[case.findings[0].truth["malignancy"] for case in table.cases], resamples=resamples,
     )  # fmt: skip
+    if len(found.judges) > 1:
+        result["judges"] = {
+            name: {"auroc": round(auroc(y, one), 4), "auroc_mean_of_folds": round(fold_mean(y, one, found.fold_of), 4)}
+            for name, one in found.judges.items()
+        }
     whole = patient_maximum(patients, y, found.probability)
     result["patients_by_maximum"] = rounded(
         bootstrap_interval(auroc, [whole.label.astype(float), whole.score], resamples=resamples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,15 @@ VALIDATION_PARTS = 8
 """One of so many parts of the training patients is held back where training stops early."""
 
 
-def fit(table: SemanticTable, rows: Rows, folder: Path, recipe: Recipe, towers: Towers) -> Weights:
+def fit(
+    table: SemanticTable,
+    rows: Rows,
+    folder: Path,
+    recipe: Recipe,
+    towers: Towers,
+    *,
+    tower_weights: Mapping[str, Any] | None = None,
+) -> Weights:
     """Train one network, going on from its checkpoint if there is one.
 
     Args:
@@ -39,6 +47,7 @@ def fit(table: SemanticTable, rows: Rows, folder: Path, recipe: Recipe, towers: 
         folder: Where ``checkpoint.safetensors``, ``weights.safetensors`` and ``log.jsonl`` go.
         recipe: How.
         towers: Of what.
+        tower_weights: Pretrained weights of the image tower, which learned from none of the patients held out.
 
     Returns:
         What was learned, by name, on the CPU: with a running average, that; with early stopping, the best epoch's.
@@ -50,6 +59,8 @@ def fit(table: SemanticTable, rows: Rows, folder: Path, recipe: Recipe, towers: 
     if (folder / WEIGHTS).is_file():
         return dict(safetensors.load_file(folder / WEIGHTS))
     training = _Training(table, rows, recipe, towers)
+    if tower_weights is not None:
+        training.learned.network.clip.vision_model.load_state_dict(dict(tower_weights))
     average = {name: value.detach().clone() for name, value in training.learned.state_dict().items()}
     average |= {"best_loss": torch.tensor(float("inf")), "waited": torch.tensor(0)}
     first = resume_checkpoint(folder, training.learned, training.optimizer, average)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.networks.clip_tokens import WordTokenizer, clip_tokenizer, load_tokenizer
+from spicula.pipelines.semantic_pretrain import PretrainRecipe
 from spicula.pipelines.semantic_words import Wording, word_tokenizer
 
 Config: TypeAlias = Literal["compact", "paper"]
@@ -42,6 +43,9 @@ class Recipe:
         label_part: What is learned of malignancy, between the share of readers (0) and the label made of it (1).
         rarity: Power with which nodules of rare answers are drawn more often, see ``rarity`` of the words.
         wording: How texts are drawn.
+        pretraining: How the image tower is pretrained on single slices, without the fold's patients; None for not.
+        networks: How many, of different seeds; their logits and probabilities are averaged.
+        kernel_weight: Of a kernel machine on the measures beside the networks, in the logit of malignancy; 0 for none.
         shuffle_texts: Whether each nodule gets the words of another one: the proof that words matter.
         seed: Of all chance.
         threads: Threads of torch.
@@ -65,6 +69,9 @@ class Recipe:
     label_part: float = 0.5
     rarity: float = 0.5
     wording: Wording = field(default_factory=Wording)
+    pretraining: PretrainRecipe | None = field(default_factory=PretrainRecipe)
+    networks: int = 2
+    kernel_weight: float = 0.5
     shuffle_texts: bool = False
     seed: int = 0
     threads: int = 1
@@ -105,7 +112,8 @@ def recipe_of(
         config="paper", tuning=tuning or "lora", modality=modality, epochs=100, batch=16, rate=1e-4, one_cycle=False,
         decay=0.1, kept=0.0, patience=5, width=256, temperature=0.03, measures=False, spread=False,
         weights=(1.0, 1.0, 1.0, 0.0), label_part=1.0, rarity=1.0,
-        wording=Wording(whole=1.0, one_reader=0.0, nlst=1.0), shuffle_texts=shuffle_texts, seed=seed, threads=threads,
+        wording=Wording(whole=1.0, one_reader=0.0, nlst=1.0), pretraining=None, networks=1,
+        kernel_weight=0.0, shuffle_texts=shuffle_texts, seed=seed, threads=threads,
     )  # fmt: skip
 
 

@@ -22,14 +22,7 @@ from spicula.datasets import lidc_nodules
 from spicula.datasets.lidc_readings import load_ratings
 from spicula.measure.radiomics import describe, feature_vector
 from spicula.pipelines.risk_table import LEFT_OUT, RULES, STEPS, Outlines, disturbed
-from spicula.transforms.crop import box_geometry, sample
-from spicula.transforms.fade import faded
-from spicula.transforms.planes import BACKGROUND_HU
-
-SIDE = 64
-"""Voxels of a cube's side."""
-SPACING_MM = 0.7
-"""Distance between its voxels: the cube holds planes of 40 mm and some room to turn and shift them."""
+from spicula.transforms.outlined_cube import SIDE, SPACING_MM, outlined_cube
 
 Array = NDArray[np.float64]
 
@@ -128,27 +121,6 @@ def targets(cases: Sequence[Case], readings: Sequence[NDArray[np.int8]]) -> tupl
     return np.array(labels), np.array(shares), np.array(steps)
 
 
-def cube_of(volume: Volume, mask: Mask) -> NDArray[np.float32]:
-    """What can be seen of an outlined nodule, as a cube along the LPS axes about the outline's middle.
-
-    Args:
-        volume: The scan or small volume, HU.
-        mask: The outline, on any grid.
-
-    Returns:
-        float32 ``[2, 64, 64, 64]``: HU faded into background, see :func:`spicula.transforms.fade.faded`, and the
-        outline, 0 to 1.
-
-    Raises:
-        GeometryError: The outline is empty.
-    """
-    seen = faded(volume, mask)
-    middle = mask.geometry.index_to_world(np.argwhere(mask.array_zyx)).mean(axis=0)
-    grid = box_geometry(middle.tolist(), shape_zyx=(SIDE,) * 3, spacing_zyx_mm=(SPACING_MM,) * 3)
-    padded = Mask(np.pad(mask.array_zyx, 1), mask.geometry.crop((-1,) * 3, [n + 1 for n in mask.array_zyx.shape]))
-    return np.stack([sample(seen, grid, outside=BACKGROUND_HU), sample(padded, grid, outside=0.0)])
-
-
 def measured(volume: Volume, mask: Mask) -> dict[str, float]:
     """The measures that go into the network: of the axial planes only, none of the outline's height."""
     return {name: value for name, value in describe(volume, mask).items() if name not in LEFT_OUT}
@@ -179,7 +151,7 @@ def _made(
     )
     for row in range(first, len(cases)):
         for column, seen in enumerate(_variants(cases[row], outlines, readers, seed=(seed, row), count=variants)):
-            cubes[row, column] = cube_of(*seen)
+            cubes[row, column] = outlined_cube(*seen)
             measures[row, column] = feature_vector(measured(*seen), names)
         if row % 50 == 49 or row == len(cases) - 1:
             cubes.flush()

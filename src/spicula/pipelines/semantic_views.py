@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from spicula.core.extras import require
 from spicula.pipelines.semantic_recipe import Recipe, Towers
-from spicula.pipelines.semantic_table import SPACING_MM, SemanticTable
+from spicula.pipelines.semantic_table import SemanticTable
+from spicula.transforms.outlined_cube import PIXEL_MM, PIXELS, SPACING_MM
 
-PIXELS, FIELD_MM = 48, 40.0
-"""Rows and columns of a plane of the compact tower, and how far its outermost pixels are apart."""
 PUBLISHED_PIXELS = 50
-"""The same of the published one, whose pixels are 1 mm."""
+"""Rows and columns of a plane of the published tower, whose pixels are 1 mm."""
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -82,7 +81,7 @@ def planes_of(cubes: Any, changes: Any, *, published: bool = False) -> Any:
     """Nine planes of cubes ``[n, 2, side, side, side]`` as they are changed, in the pixels of a tower."""
     from spicula.networks.cube_planes import plane_grid, sample_planes
 
-    pixels, pixel_mm = (PUBLISHED_PIXELS, 1.0) if published else (PIXELS, FIELD_MM / (PIXELS - 1))
+    pixels, pixel_mm = (PUBLISHED_PIXELS, 1.0) if published else (PIXELS, PIXEL_MM)
     grid = plane_grid(side=cubes.shape[-1], spacing_mm=SPACING_MM, pixels=pixels, pixel_mm=pixel_mm)
     return sample_planes(cubes, grid, changes, spacing_mm=SPACING_MM)
 
@@ -154,6 +153,16 @@ class Reader:
 def reader(table: SemanticTable, weights: Weights, recipe: Recipe, towers: Towers) -> Reader:
     """The text side of a trained network."""
     return Reader(trained(table, weights, recipe, towers), towers)
+
+
+def beside(embeddings: Sequence[Array]) -> Array:
+    """Embeddings of several networks as one, whose cosines are the means of theirs, ``[n, networks * width]``."""
+    return np.asarray(np.concatenate(embeddings, axis=1) / np.sqrt(len(embeddings)))
+
+
+def read_beside(readers: Sequence[Reader]) -> Callable[[Sequence[str]], Array]:
+    """What reads texts as :func:`beside` has images."""
+    return lambda texts: beside([reader.read(texts) for reader in readers])
 
 
 def trained(table: SemanticTable, weights: Weights, recipe: Recipe, towers: Towers) -> Any:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -46,7 +47,7 @@ from spicula.pipelines.risk_fit import (
 )
 from spicula.pipelines.risk_table import Outlines, Table, make_table
 from spicula.pipelines.run_folder import open_run, write_json
-from spicula.runtime.openvino import load_network
+from spicula.runtime.openvino import Network, load_network
 
 NAME = "nodule-risk"
 REPLICATES = 100
@@ -129,7 +130,7 @@ def train_risk(
     logits = _out_of_fold(table, kernel, weights, fold_of, recipe)
     evaluation = _judge(out, table, logits, fold_of)
     files = {
-        KERNEL_FILE: _kernel_bytes(kernel),
+        KERNEL_FILE: kernel_bytes(kernel),
         NETWORK_FILE: _network_bytes(table, weights, recipe),
         CALIBRATION_FILE: _calibration_bytes(table, kernel, logits),
     }
@@ -203,13 +204,43 @@ def outlines_of_run(data: Path, run: Path, cases: Sequence[Case], *, folds: int,
     missing = [case.case_id for case in cases if case.case_id not in fold_of]
     if missing:
         raise InputError(f"{run}: nodules of the outline run", got=f"none of {missing[:3]}", expected="all nodules")
-    bundles = [load_bundle(run / "folds" / str(fold) / "bundle") for fold in range(folds)]
-    networks = [load_network(bundle, threads=threads) for bundle in bundles]
+    networks, identity = _outline_networks(run, folds, threads)
 
     def outlined(case: Case, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
         return segment.outline(volume, center_xyz_mm, network=networks[fold_of[case.case_id]])
 
-    return outlined, " ".join(bundle.fingerprint for bundle in bundles)
+    return outlined, identity
+
+
+def patient_outlines_of_run(
+    run: Path, *, folds: int, threads: int
+) -> tuple[Callable[[str, Volume, Sequence[float]], Mask], str]:
+    """Outlines by the fold networks of a finished outline run for any patient's image, and their identity.
+
+    Args:
+        run: Run folder of ``train outline``.
+        folds: Of the run.
+        threads: Of OpenVINO.
+
+    Returns:
+        What outlines a nodule of a patient (by id) in a volume from a point, by a network that has not learned from
+        the patient; of patients that no network learned from, any one's, always the same; the bundles' fingerprints.
+    """
+    rows = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["nodules"]
+    fold_of = {row["case_id"].rpartition("_")[0]: int(row["fold"]) for row in rows}
+    networks, identity = _outline_networks(run, folds, threads)
+
+    def outlined(patient_id: str, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
+        fold = fold_of.get(patient_id, zlib.crc32(patient_id.encode()) % folds)
+        return segment.outline(volume, center_xyz_mm, network=networks[fold])
+
+    return outlined, identity
+
+
+def _outline_networks(run: Path, folds: int, threads: int) -> tuple[list[Network], str]:
+    bundles = [load_bundle(run / "folds" / str(fold) / "bundle") for fold in range(folds)]
+    identity = " ".join(bundle.fingerprint for bundle in bundles)
+    return [load_network(bundle, threads=threads) for bundle in bundles], identity
 
 
 def _out_of_fold(
@@ -248,8 +279,8 @@ def _cross_fitted(logits: Array, labels: Array, fold_of: NDArray[np.intp]) -> Ar
     return probability
 
 
-def _replicates(probability: Array, labels: Array, patients: NDArray[np.str_]) -> list[BetaCalibration]:
-    """The calibration fitted again on patients drawn with replacement."""
+def replicates(probability: Array, labels: Array, patients: NDArray[np.str_]) -> list[BetaCalibration]:
+    """The calibration fitted again on patients drawn with replacement, :data:`REPLICATES` times."""
     _, code = np.unique(patients, return_inverse=True)
     rng = np.random.default_rng(0)
     found: list[BetaCalibration] = []
@@ -266,14 +297,15 @@ def _calibration_bytes(table: Table, kernel: Kernel, logits: Array) -> bytes:
     for index, target in enumerate(TARGETS):
         labels = table.labels[:, index]
         whole = _combination(logits[:, index], labels)
-        maps = [*whole.calibrators, *_replicates(whole.mix(logits[:, index]), labels, table.patients)]
+        maps = [*whole.calibrators, *replicates(whole.mix(logits[:, index]), labels, table.patients)]
         rows = [[round(v, 8) for v in (one.a, one.b, one.c)] for one in maps]
         targets[target] = {"weights": list(whole.weights), "bias": whole.bias, "calibrators": rows}
     record = {"features": list(kernel.features), "gamma": kernel.gamma, "targets": targets}
     return (json.dumps(record) + "\n").encode()
 
 
-def _kernel_bytes(kernel: Kernel) -> bytes:
+def kernel_bytes(kernel: Kernel) -> bytes:
+    """The kernel machine as :func:`spicula.classifiers.risk.load_kernel` reads it."""
     stream = io.BytesIO()
     arrays = {
         name: getattr(kernel, name).astype(np.float32) for name in ("center", "scale", "support", "dual", "offset")
