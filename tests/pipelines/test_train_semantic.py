@@ -63,7 +63,7 @@ def test_a_tiny_run_resumes_compares_and_refuses_other_arguments(shared: Path, t
         part = tuple(slice(a, a + n) for a, n in zip(start.tolist(), volume.array_zyx.shape, strict=True))
         return Mask(mask.array_zyx[part], volume.geometry)
 
-    recipe = replace(recipe_of("compact"), epochs=1, batch=16, width=16, pretraining=None)
+    recipe = replace(recipe_of("compact"), epochs=1, batch=16, width=16, pretraining=None, text_pretraining=None)
     out = tmp_path / "run"
     arguments = {"recipe": recipe, "outlines": readers, "folds": 2, "variants": 2, "limit": 48}
 

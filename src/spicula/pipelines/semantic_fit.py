@@ -37,7 +37,8 @@ def fit(
     recipe: Recipe,
     towers: Towers,
     *,
-    tower_weights: Mapping[str, Any] | None = None,
+    vision_weights: Mapping[str, Any] | None = None,
+    text_weights: Mapping[str, Any] | None = None,
 ) -> Weights:
     """Train one network, going on from its checkpoint if there is one.
 
@@ -47,7 +48,8 @@ def fit(
         folder: Where ``checkpoint.safetensors``, ``weights.safetensors`` and ``log.jsonl`` go.
         recipe: How.
         towers: Of what.
-        tower_weights: Pretrained weights of the image tower, which learned from none of the patients held out.
+        vision_weights: Pretrained weights of the image tower, which learned from none of the patients held out.
+        text_weights: The same of the text tower.
 
     Returns:
         What was learned, by name, on the CPU: with a running average, that; with early stopping, the best epoch's.
@@ -59,8 +61,10 @@ def fit(
     if (folder / WEIGHTS).is_file():
         return dict(safetensors.load_file(folder / WEIGHTS))
     training = _Training(table, rows, recipe, towers)
-    if tower_weights is not None:
-        training.learned.network.clip.vision_model.load_state_dict(dict(tower_weights))
+    clip = training.learned.network.clip
+    for tower, pretrained in ((clip.vision_model, vision_weights), (clip.text_model, text_weights)):
+        if pretrained is not None:
+            tower.load_state_dict(dict(pretrained))
     average = {name: value.detach().clone() for name, value in training.learned.state_dict().items()}
     average |= {"best_loss": torch.tensor(float("inf")), "waited": torch.tensor(0)}
     first = resume_checkpoint(folder, training.learned, training.optimizer, average)

@@ -57,7 +57,7 @@ class PretrainRecipe:
         threads: Threads of torch.
     """
 
-    epochs: int = 16
+    epochs: int = 8
     batch: int = 96
     rate: float = 3e-3
     decay: float = 0.05

@@ -11,6 +11,7 @@ from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.networks.clip_tokens import WordTokenizer, clip_tokenizer, load_tokenizer
 from spicula.pipelines.semantic_pretrain import PretrainRecipe
+from spicula.pipelines.semantic_pretrain_text import TextRecipe
 from spicula.pipelines.semantic_words import Wording, word_tokenizer
 
 Config: TypeAlias = Literal["compact", "paper"]
@@ -44,6 +45,7 @@ class Recipe:
         rarity: Power with which nodules of rare answers are drawn more often, see ``rarity`` of the words.
         wording: How texts are drawn.
         pretraining: How the image tower is pretrained on single slices, without the fold's patients; None for not.
+        text_pretraining: How the text tower is pretrained on made-up texts, of no patient; None for not.
         networks: How many, of different seeds; their logits and probabilities are averaged.
         kernel_weight: Of a kernel machine on the measures beside the networks, in the logit of malignancy; 0 for none.
         shuffle_texts: Whether each nodule gets the words of another one: the proof that words matter.
@@ -70,6 +72,7 @@ class Recipe:
     rarity: float = 0.5
     wording: Wording = field(default_factory=Wording)
     pretraining: PretrainRecipe | None = field(default_factory=PretrainRecipe)
+    text_pretraining: TextRecipe | None = field(default_factory=TextRecipe)
     networks: int = 2
     kernel_weight: float = 0.5
     shuffle_texts: bool = False
@@ -112,7 +115,7 @@ def recipe_of(
         config="paper", tuning=tuning or "lora", modality=modality, epochs=100, batch=16, rate=1e-4, one_cycle=False,
         decay=0.1, kept=0.0, patience=5, width=256, temperature=0.03, measures=False, spread=False,
         weights=(1.0, 1.0, 1.0, 0.0), label_part=1.0, rarity=1.0,
-        wording=Wording(whole=1.0, one_reader=0.0, nlst=1.0), pretraining=None, networks=1,
+        wording=Wording(whole=1.0, one_reader=0.0, nlst=1.0), pretraining=None, text_pretraining=None, networks=1,
         kernel_weight=0.0, shuffle_texts=shuffle_texts, seed=seed, threads=threads,
     )  # fmt: skip
 

@@ -36,6 +36,7 @@ from spicula.pipelines.semantic_evaluation import (
     write_predictions,
 )
 from spicula.pipelines.semantic_pretrain import PretrainRecipe, pretrain
+from spicula.pipelines.semantic_pretrain_text import pretrain_text
 from spicula.pipelines.semantic_recipe import Recipe, Towers, compact_towers, published_towers, recipe_of
 from spicula.pipelines.semantic_table import SemanticTable, make_semantic_table
 from spicula.pipelines.train_risk import outlines_of_run, patient_outlines_of_run, replicates
@@ -159,10 +160,12 @@ def _fit_networks(
         for seed in range(recipe.seed, recipe.seed + recipe.networks):
             report(f"network without fold {fold + 1} of {count}, seed {seed}")
             place, one = folder / str(fold) / str(seed), replace(recipe, seed=seed)
-            tower = None
-            if crops is not None and not (place / WEIGHTS).is_file():
-                tower = _pretrained(crops, table, fold_of == fold, place / "pretraining", one, towers)
-            members.append(semantic_fit.fit(table, rows, place, one, towers, tower_weights=tower))
+            if (place / WEIGHTS).is_file():
+                vision = words = None
+            else:
+                vision = _pretrained(crops, table, fold_of == fold, place / "pretraining", one, towers)
+                words = _pretrained_text(folder.parent / "text" / str(seed), one, towers)
+            members.append(semantic_fit.fit(table, rows, place, one, towers, vision_weights=vision, text_weights=words))
         weights.append(members)
     return weights
 
@@ -190,12 +193,23 @@ def _crops(
 
 
 def _pretrained(
-    crops: CropTable, table: SemanticTable, held_out: NDArray[np.bool_], folder: Path, recipe: Recipe, towers: Towers
-) -> semantic_views.Weights:  # fmt: skip
-    """The image tower pretrained on the crops of all patients but those held out."""
+    crops: CropTable | None, table: SemanticTable, held_out: NDArray[np.bool_], folder: Path, recipe: Recipe,
+    towers: Towers,
+) -> semantic_views.Weights | None:  # fmt: skip
+    """The image tower pretrained on the crops of all patients but those held out; None where the recipe has none."""
+    if crops is None:
+        return None
     rows = np.flatnonzero(~np.isin(crops.patients, table.patients[held_out]))
     how = replace(recipe.pretraining or PretrainRecipe(), seed=recipe.seed, threads=recipe.threads)
     return pretrain(crops, rows, folder, how, make_vision=lambda: towers.make().vision_model)
+
+
+def _pretrained_text(folder: Path, recipe: Recipe, towers: Towers) -> semantic_views.Weights | None:
+    """The text tower pretrained on made-up texts, one for all folds; None where the recipe has none."""
+    if recipe.text_pretraining is None or recipe.modality == "vision":
+        return None
+    how = replace(recipe.text_pretraining, seed=recipe.seed, threads=recipe.threads)
+    return pretrain_text(folder, how, make_text=lambda: towers.make().text_model, tokenizer=towers.tokenizer)
 
 
 def _judge(out: Path, table: SemanticTable, found: OutOfFold, *, other: Path | None) -> dict[str, Any]:
