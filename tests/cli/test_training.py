@@ -13,7 +13,7 @@ pytest.importorskip("tokenizers", reason="pip install spicula")
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [(["--tuning", "lora"], "lora and probe go with --config paper"), (["--config", "paper"], "--clip BUNDLE")],
+    [(["--clip", "weights"], "none with the compact towers"), (["--config", "paper"], "--clip BUNDLE")],
 )
 def test_recipes_that_do_not_fit_are_told(tmp_path: Path, options: list[str], told: str) -> None:
     pytest.importorskip("torch", reason="pip install 'spicula[train]'")

@@ -155,7 +155,7 @@ def test_a_state_with_adapters_loads_into_a_fresh_network(small_network, inputs)
 
 def test_frozen_towers_stay_in_evaluation() -> None:
     from spicula.networks.clip_compact import CompactText, CompactVision
-    from spicula.networks.lora import add_lora, tune_fully, tune_heads
+    from spicula.networks.lora import tune_fully, tune_heads
     from spicula.networks.nodule_clip import NoduleClip
 
     text = CompactText(vocabulary=20, end_token=3, width=16, layers=1, heads=2, output_dim=8)
@@ -169,9 +169,45 @@ def test_frozen_towers_stay_in_evaluation() -> None:
     assert torch.equal(network.vision_model.state_dict()["stem.1.running_mean"], before)
     tune_fully(network)
     assert network.vision_model.training
-    with pytest.raises(InputError, match="no attention in a CompactVision"):
-        add_lora(network)
-    assert not [name for name in network.state_dict() if "q_proj" in name]
+
+
+def test_a_tower_of_convolutions_has_its_adapters_beside_them() -> None:
+    from spicula.networks.clip_compact import CompactText, CompactVision
+    from spicula.networks.lora import add_lora, lora_layers, take_lora_out
+    from spicula.networks.nodule_clip import NoduleClip
+
+    text = CompactText(vocabulary=20, end_token=3, width=16, layers=1, heads=2, output_dim=8)
+    network = NoduleClip(CompactVision(widths=(4, 4, 4, 4), output_dim=8), text, width=8).eval()
+    names = set(network.state_dict())
+    planes, tokens = torch.rand(2, 9, 1, 16, 16), torch.tensor([[1, 5, 3] + [0] * 74] * 2)
+    before = network(planes, tokens)[0].embedding
+    trained = add_lora(network)
+    assert any(name.startswith("vision_model.stem.0.lora_A") for name in trained)
+    assert not any(name.startswith("vision_model") and ".lora_" not in name for name in trained)
+    assert torch.equal(network.eval()(planes, tokens)[0].embedding, before)
+    with torch.no_grad():
+        for layer in lora_layers(network):
+            layer.lora_B["default"].weight.normal_(std=0.3)
+        adapted = network(planes, tokens)[0].embedding
+        take_lora_out(network)
+        packed = network.eval()(planes, tokens)[0].embedding
+    assert not torch.allclose(adapted, before, atol=1e-3)
+    assert torch.allclose(packed, adapted, atol=1e-5)
+    assert set(network.state_dict()) == names
+
+
+def test_a_tower_with_no_place_for_adapters_is_told() -> None:
+    from torch import nn
+
+    from spicula.networks.clip_compact import CompactText
+    from spicula.networks.lora import add_lora
+    from spicula.networks.nodule_clip import NoduleClip
+
+    vision = nn.Sequential(nn.Linear(4, 8))
+    vision.output_dim = 8
+    text = CompactText(vocabulary=20, end_token=3, width=16, layers=1, heads=2, output_dim=8)
+    with pytest.raises(InputError, match="neither attention nor convolutions in a Sequential"):
+        add_lora(NoduleClip(vision, text, width=8))
 
 
 def test_wrong_arguments_are_refused(small_network) -> None:

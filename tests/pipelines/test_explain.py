@@ -47,13 +47,16 @@ def test_every_finding_gets_the_words_of_the_traits_and_of_the_user(chest: Volum
         assert all(-1 <= value <= 1 for value in answer.similarities)
         assert answer.fingerprint == load_models().semantic.fingerprint
     part, calcium, hairy = answers[len(TRAITS) :]
-    assert part.learned and set(part.classes) == {"Pure ground glass", "Part-solid", "Solid"}
-    assert calcium.name == "Absent" and calcium.trait == "calcification_present"
+    assert part.learned
+    assert set(part.classes) == {"Pure ground glass", "Part-solid", "Solid"}
+    assert calcium.name == "Absent"
+    assert calcium.trait == "calcification_present"
     of_trait = told.predictions_of("1")["calcification_present"].probability
     assert calcium.trait_probability == pytest.approx(1 - of_trait)
     present = answers[1]
     assert calcium.probability == pytest.approx(1 - present.probability)
-    assert not hairy.learned and hairy.question is None
+    assert not hairy.learned
+    assert hairy.question is None
 
 
 def test_the_order_of_words_does_not_matter(chest: Volume) -> None:

@@ -24,7 +24,7 @@ from spicula.pipelines.semantic_table import SemanticTable
 from spicula.pipelines.semantic_words import word_tokenizer
 
 COUNT, SIDE = 24, 12
-RECIPE = replace(recipe_of("compact"), epochs=3, batch=8, width=16)
+RECIPE = replace(recipe_of("compact"), epochs=3, batch=8, width=16, pretraining=None, text_pretraining=None)
 
 
 def no_volume() -> Any:
@@ -186,7 +186,7 @@ def test_the_papers_recipe_on_published_weights(
 
 def test_wrong_recipes_and_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tuning"):
-        recipe_of("compact", tuning="lora")
+        recipe_of("compact", tuning="half")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="config"):
         recipe_of("large")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="safetensors"):

@@ -87,5 +87,40 @@ def train_semantic_command(
     typer.echo(f"Run: {out}\n\nNext, what is lost with the words of others: {again}")
 
 
+@app.command("ablations")
+def train_ablations_command(
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the job; the same command goes on where it stopped.")],
+    config: Annotated[Config, typer.Option(help="Small towers, or the published ones as in the paper.")] = "compact",
+    outline_run: Annotated[Path | None, typer.Option(help="Run folder of 'train outline'.")] = None,
+    clip: Annotated[Path | None, typer.Option(help="Folder of CLIP's weights, for the paper's config.")] = None,
+    material: Annotated[
+        Path | None, typer.Option(help="Run folder of 'train semantic', whose cut nodules are used again.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of every arm; the config's if omitted.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="ft, probe, lora, vision or shuffled, to train now; all if omitted.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    threads: ThreadsOption = 1,
+) -> None:
+    """What tuning, modality and words are worth: every arm in the same folds, with the tests of the paper."""
+    from dataclasses import replace
+
+    from spicula.pipelines.ablations import RESULT, run_ablations
+    from spicula.pipelines.semantic_recipe import recipe_of
+
+    recipe = recipe_of(config, seed=seed, threads=threads)
+    recipe = replace(recipe, epochs=epochs or recipe.epochs)
+    found = run_ablations(
+        data, out, recipe=recipe, clip=clip, outline_run=outline_run, material=material, only=only or (),
+        report=typer.echo,
+    )  # fmt: skip
+    if found is not None:
+        for arm, areas in found["arms"].items():
+            typer.echo(f"{arm:9}  AUROC {areas['auroc']['mean']:.4f} mean of folds")
+        typer.echo(f"Result: {out / RESULT}")
+
+
 def _print_bundle(bundle: Any, out: Path) -> None:
     typer.echo(f"{bundle.fingerprint}\nRun: {out}\n\nNext: spicula bundle show {bundle.folder}")

@@ -56,6 +56,8 @@ def add_lora(
 ) -> tuple[str, ...]:
     """Freeze both towers and put adapters beside q, k and v of all their blocks; they and the heads train.
 
+    A tower without attention, as the compact image towers are, has them beside its convolutions.
+
     The packed attentions are split in place (``attn.q_proj`` ...); :func:`take_lora_out` packs them again. At first the
     adapters change nothing.
 
@@ -70,7 +72,7 @@ def add_lora(
         Names (of ``named_parameters``) of what trains: adapters, heads, temperature.
 
     Raises:
-        InputError: A tower has no attention, or has adapters.
+        InputError: A tower has neither attention nor convolutions, or has adapters.
     """
     scaling_of(rank, alpha=alpha, rule=rule)
     peft = require("peft", extra="train")
@@ -78,19 +80,25 @@ def add_lora(
         raise InputError(
             "network", got="adapters", expected="none yet", hint="take_lora_out sums them into the weights"
         )
+    convolutions = []
     for name in ("vision_model", "text_model"):
-        if not any(isinstance(module, Attention) for module in getattr(network, name).modules()):
+        modules = dict(getattr(network, name).named_modules())
+        if any(isinstance(module, Attention) for module in modules.values()):
+            continue
+        found = [f"{name}.{path}" for path, module in modules.items() if isinstance(module, nn.Conv2d)]
+        if not found:
             raise InputError(
-                f"tower {name}", got=f"no attention in a {type(getattr(network, name)).__name__}",
-                expected="transformer blocks", hint="use tune_fully or tune_heads",
+                f"tower {name}", got=f"neither attention nor convolutions in a {type(getattr(network, name)).__name__}",
+                expected="one of both", hint="use tune_fully or tune_heads",
             )  # fmt: skip
+        convolutions += found
     _replace(network, Attention, SplitAttention)
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         use_rslora=rule == "alpha/sqrt(r)",
-        target_modules=[*PROJECTIONS],
+        target_modules=[*PROJECTIONS, *convolutions],
     )
     peft.inject_adapter_in_model(config, network)
     network.register_state_dict_pre_hook(_refuse_merged)
@@ -179,6 +187,10 @@ def take_lora_out(network: nn.Module) -> None:
     """
     merge_lora(network)
     _replace(network, SplitAttention, _packed)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if hasattr(child, "lora_A") and hasattr(child, "base_layer"):
+                setattr(parent, name, child.base_layer)
 
 
 def _packed(split: SplitAttention) -> Attention:

@@ -60,11 +60,8 @@ def fit(
     torch, safetensors = require("torch", extra="train"), require("safetensors.torch", extra="train")
     if (folder / WEIGHTS).is_file():
         return dict(safetensors.load_file(folder / WEIGHTS))
-    training = _Training(table, rows, recipe, towers)
-    clip = training.learned.network.clip
-    for tower, pretrained in ((clip.vision_model, vision_weights), (clip.text_model, text_weights)):
-        if pretrained is not None:
-            tower.load_state_dict(dict(pretrained))
+    network = new_network(table, towers, recipe, vision_weights=vision_weights, text_weights=text_weights)
+    training = _Training(table, rows, recipe, towers, network)
     average = {name: value.detach().clone() for name, value in training.learned.state_dict().items()}
     average |= {"best_loss": torch.tensor(float("inf")), "waited": torch.tensor(0)}
     first = resume_checkpoint(folder, training.learned, training.optimizer, average)
@@ -94,9 +91,10 @@ class _Training:
         rows: Those to learn from.
         recipe: How.
         towers: Of what.
+        network: As :func:`spicula.pipelines.semantic_views.new_network` makes it.
     """
 
-    def __init__(self, table: SemanticTable, rows: Rows, recipe: Recipe, towers: Towers) -> None:
+    def __init__(self, table: SemanticTable, rows: Rows, recipe: Recipe, towers: Towers, network: Any) -> None:
         torch = require("torch", extra="train")
         accelerate = require("accelerate", extra="train")
         from spicula.networks.clip_losses import class_weights
@@ -108,12 +106,11 @@ class _Training:
         self.device = self.accelerator.device
         self.table, self.recipe, self.towers = table, recipe, towers
         self.rows, self.validation = _split(table, rows, recipe)
-        network = new_network(table, towers, recipe)
         if network.measures is not None:
             own = table.measures[self.rows].reshape(-1, table.measures.shape[2])
             scale = np.maximum(own.std(axis=0), 1e-6)
             network.measures.standardize_by(torch.from_numpy(own.mean(axis=0)), torch.from_numpy(scale))
-        self.learned = Learned(network.to(self.device))
+        self.learned = Learned(network.to(self.device), everything=recipe.pretrained)
         self.network = self.accelerator.prepare_model(network)
         self.optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.rate)
         self.words_of = words_of(table, self.rows, recipe)

@@ -79,6 +79,11 @@ class Recipe:
     seed: int = 0
     threads: int = 1
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether towers learn before they are aligned."""
+        return self.pretraining is not None or self.text_pretraining is not None
+
 
 def recipe_of(
     config: Config, *, tuning: Tuning | None = None, modality: Modality = "clip", shuffle_texts: bool = False,
@@ -95,7 +100,7 @@ def recipe_of(
         threads: As above.
 
     Raises:
-        InputError: Unknown names, or a compact network with adapters, which its small towers have no place for.
+        InputError: Unknown names.
     """
     for what, name, known in (
         ("config", config, ("compact", "paper")),
@@ -105,12 +110,7 @@ def recipe_of(
         if name not in known:
             raise InputError(what, got=repr(name), expected=" or ".join(known))
     if config == "compact":
-        if tuning not in (None, "ft"):
-            raise InputError(
-                "tuning of the compact towers", got=repr(tuning), expected="ft",
-                hint="they begin with random weights; lora and probe go with --config paper",
-            )  # fmt: skip
-        return Recipe(modality=modality, shuffle_texts=shuffle_texts, seed=seed, threads=threads)
+        return Recipe(tuning=tuning or "ft", modality=modality, shuffle_texts=shuffle_texts, seed=seed, threads=threads)
     return Recipe(
         config="paper", tuning=tuning or "lora", modality=modality, epochs=100, batch=16, rate=1e-4, one_cycle=False,
         decay=0.1, kept=0.0, patience=5, width=256, temperature=0.03, measures=False, spread=False,

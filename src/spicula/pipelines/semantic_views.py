@@ -42,13 +42,18 @@ class Learned:
 
     Args:
         network: A torch module.
+        everything: Keep what is frozen as well, for it was learned before and nobody else has it.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, *, everything: bool = False) -> None:
         torch = require("torch", extra="train")
         self.network = network
         state = network.state_dict(keep_vars=True)
-        self.names = [n for n, v in state.items() if not isinstance(v, torch.nn.Parameter) or v.requires_grad]
+        self.names = [
+            name
+            for name, value in state.items()
+            if everything or not isinstance(value, torch.nn.Parameter) or value.requires_grad
+        ]
 
     def state_dict(self) -> Weights:
         """What is learned, by name."""
@@ -60,14 +65,32 @@ class Learned:
         self.network.load_state_dict({**self.network.state_dict(), **state})
 
 
-def new_network(table: SemanticTable, towers: Towers, recipe: Recipe) -> Any:
-    """An untrained network of the right shape; what the tuning freezes is frozen."""
+def new_network(
+    table: SemanticTable,
+    towers: Towers,
+    recipe: Recipe,
+    *,
+    vision_weights: Mapping[str, Any] | None = None,
+    text_weights: Mapping[str, Any] | None = None,
+) -> Any:
+    """An untrained network of the right shape; what the tuning freezes is frozen.
+
+    Args:
+        table: The nodules; how many measures and traits they have.
+        towers: Of what.
+        recipe: How it will be trained.
+        vision_weights: Pretrained weights of the image tower.
+        text_weights: The same of the text tower.
+    """
     torch = require("torch", extra="train")
     from spicula.networks import lora
     from spicula.networks.clip_outlined import SemanticNetwork
 
     torch.manual_seed(recipe.seed)
     clip = towers.make()
+    for tower, pretrained in ((clip.vision_model, vision_weights), (clip.text_model, text_weights)):
+        if pretrained is not None:
+            tower.load_state_dict(dict(pretrained))
     {"lora": lora.add_lora, "ft": lora.tune_fully, "probe": lora.tune_heads}[recipe.tuning](clip)
     if recipe.modality == "vision":
         for part in (clip.text_model, clip.semantic_projection, clip.classifier_text):
@@ -170,5 +193,5 @@ def trained(table: SemanticTable, weights: Weights, recipe: Recipe, towers: Towe
     torch = require("torch", extra="train")
     torch.set_num_threads(recipe.threads)
     network = new_network(table, towers, recipe)
-    Learned(network).load_state_dict(weights)
+    Learned(network, everything=recipe.pretrained).load_state_dict(weights)
     return network.eval()

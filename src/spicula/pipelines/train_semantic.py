@@ -62,6 +62,7 @@ def train_semantic(
     outlines: Outlines | None = None,
     crop_outlines: OutlineCrop | None = None,
     other: Path | None = None,
+    material: Path | None = None,
     folds: int = 5,
     variants: int = 4,
     limit: int | None = None,
@@ -85,6 +86,7 @@ def train_semantic(
         outlines: Outlines by other means, for a trial.
         crop_outlines: The same for the crops of the pretraining.
         other: ``predictions.csv`` of ``train risk``, to compare with.
+        material: Another run folder, whose ``table/``, ``crops/`` and pretrained towers are used and added to.
         folds: Number of patient folds; those of the outline run.
         variants: Of each nodule: itself, disturbed ones, and the one in the readers' outline.
         limit: Only the first nodules, for a trial.
@@ -119,15 +121,17 @@ def train_semantic(
         )
     report("cutting and measuring the nodules")
     table = make_semantic_table(
-        data, out / "table", outlines=outlines, identity=identity, variants=variants, limit=limit
+        data, (material or out) / "table", outlines=outlines, identity=identity, variants=variants, limit=limit
     )
     crops = None
     if recipe.pretraining is not None:
         report("outlining the crops to pretrain on")
-        crops = _crops(data, out, outline_run or out / "outline", crop_outlines, recipe, folds=folds, limit=limit)
+        crops = _crops(
+            data, material or out, outline_run or out / "outline", crop_outlines, recipe, folds=folds, limit=limit
+        )
     fold_of = lidc_nodules.patient_folds(all_cases, folds=folds)[: len(cases)]
     towers.tokenizer.save(out / TOKENIZER)
-    weights = _fit_networks(table, crops, fold_of, out / "folds", recipe, towers, report=report)
+    weights = _fit_networks(table, crops, fold_of, out / "folds", recipe, towers, material or out, report=report)
     kernel = fold_kernels(table, fold_of) if recipe.kernel_weight else None
     found = out_of_fold(table, weights, fold_of, recipe, towers, kernel=kernel)
     evaluation = _judge(out, table, found, other=other)
@@ -150,7 +154,7 @@ def train_semantic(
 
 def _fit_networks(
     table: SemanticTable, crops: CropTable | None, fold_of: NDArray[np.intp], folder: Path, recipe: Recipe,
-    towers: Towers, *, report: Report,
+    towers: Towers, material: Path, *, report: Report,
 ) -> list[list[semantic_views.Weights]]:  # fmt: skip
     """The networks of each fold, of different seeds; those that are there are loaded."""
     weights: list[list[semantic_views.Weights]] = []
@@ -163,8 +167,9 @@ def _fit_networks(
             if (place / WEIGHTS).is_file():
                 vision = words = None
             else:
-                vision = _pretrained(crops, table, fold_of == fold, place / "pretraining", one, towers)
-                words = _pretrained_text(folder.parent / "text" / str(seed), one, towers)
+                where = material / "pretrained" / str(fold) / str(seed)
+                vision = _pretrained(crops, table, fold_of == fold, where, one, towers)
+                words = _pretrained_text(material / "text" / str(seed), one, towers)
             members.append(semantic_fit.fit(table, rows, place, one, towers, vision_weights=vision, text_weights=words))
         weights.append(members)
     return weights
