@@ -116,7 +116,7 @@ def run_ablations(
         train_semantic(
             data, out / arm, recipe=replace(alone, **ARMS[arm]), clip=clip, outline_run=outline_run,
             outlines=outlines, material=material or out / "material", folds=folds, variants=variants, limit=limit,
-            report=report,
+            bundle=False, report=report,
         )  # fmt: skip
     lacking = [arm for arm in ARMS if not (out / arm / EVALUATION).is_file()]
     if lacking:

@@ -63,6 +63,7 @@ def train_semantic(
     crop_outlines: OutlineCrop | None = None,
     other: Path | None = None,
     material: Path | None = None,
+    bundle: bool = True,
     folds: int = 5,
     variants: int = 4,
     limit: int | None = None,
@@ -87,6 +88,7 @@ def train_semantic(
         crop_outlines: The same for the crops of the pretraining.
         other: ``predictions.csv`` of ``train risk``, to compare with.
         material: Another run folder, whose ``table/``, ``crops/`` and pretrained towers are used and added to.
+        bundle: Whether a compact training with words writes its bundle.
         folds: Number of patient folds; those of the outline run.
         variants: Of each nodule: itself, disturbed ones, and the one in the readers' outline.
         limit: Only the first nodules, for a trial.
@@ -136,14 +138,14 @@ def train_semantic(
     found = out_of_fold(table, weights, fold_of, recipe, towers, kernel=kernel)
     evaluation = _judge(out, table, found, other=other)
     run["finished"] = {"seconds": round(time.time() - run["started"], 1)}
-    if recipe.config == "compact" and recipe.modality == "clip":
+    if bundle and recipe.config == "compact" and recipe.modality == "clip":
         origin = Provenance(identity, *((len(crops.crops), len(set(crops.patients.tolist()))) if crops else ()))
-        bundle = write_semantic_bundle(
+        written = write_semantic_bundle(
             out / NAME, table, weights, recipe, towers, calibrations=_replicated(table, found), kernel=kernel,
             evaluation=evaluation, provenance=origin,
         )  # fmt: skip
-        run["finished"]["fingerprint"] = bundle.fingerprint
-        report(f"bundle {bundle.folder}")
+        run["finished"]["fingerprint"] = written.fingerprint
+        report(f"bundle {written.folder}")
     write_json(out / "run.json", run)
     area = evaluation["targets"]["malignancy"]
     report(
