@@ -1,7 +1,9 @@
 """How good the model of images and words is: ``benchmarks/results/semantic.json`` from a run folder.
 
-python benchmarks/bench_semantic.py RUN [--ablations JOB]   (RUN: the folder of ``spicula train semantic``; the package's
-                                                            bundle is the one that the run wrote; needs SPICULA_SHARED)
+python benchmarks/bench_semantic.py RUN --risk-run RISK [--ablations JOB]      (needs SPICULA_SHARED)
+
+RUN and RISK are the folders of ``spicula train semantic`` and ``spicula train risk`` on the same outlines, JOB that of
+``spicula train ablations``; the package's bundle is the one that RUN wrote.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_a_tiny_job_can_be_shared_and_resumed(shared: Path, tmp_path: Path) -> N
 
     text = replace(recipe_of("compact").text_pretraining, steps=2, batch=8)
     recipe = replace(recipe_of("compact"), epochs=1, batch=16, width=16, pretraining=None, text_pretraining=text)
-    arguments = {"recipe": recipe, "outlines": readers, "folds": 2, "variants": 2, "limit": 48}
+    arguments = {"recipe": recipe, "outlines": readers, "folds": 2, "variants": 1, "limit": 120}
     lines: list[str] = []
     out = tmp_path / "job"
     assert run_ablations(shared, out, only=["probe", "lora"], report=lines.append, **arguments) is None
