@@ -82,7 +82,6 @@ def stages(folder: Path) -> dict[str, float]:
     from spicula.pipelines import analyze as job
     from spicula.pipelines.batch import write_outputs
     from spicula.pipelines.models import load_models
-    from spicula.pipelines.rate import rate_findings
 
     models = load_models()
     job.analyze(folder, models=models)
@@ -102,8 +101,8 @@ def stages(folder: Path) -> dict[str, float]:
     lap("detect")
     findings = job.measure_findings(volume, candidates, models=models)
     lap("outline and measure")
-    rate_findings(volume, findings, models=models)
-    lap("rate and word")
+    job.predict_findings(volume, findings, models=models)
+    lap("predict")
     analysis = job.analyze(volume, models=models)
     clock = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:

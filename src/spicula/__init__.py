@@ -18,7 +18,6 @@ _PUBLIC = {
     "SpiculaError": "spicula.core.errors",
     "Volume": "spicula.core.volume",
     "analyze": "spicula.pipelines.analyze",
-    "explain_scan": "spicula.pipelines.explain",
     "load_bundle": "spicula.core.bundle",
     "read_volume": "spicula.formats",
     "score": "spicula.pipelines.score",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spicula.core.analysis import Analysis, Answer, Assessment
+from spicula.core.analysis import Analysis, Assessment
 from spicula.core.finding import Finding, Size
 from spicula.core.geometry import Geometry
 from spicula.core.prediction import TRAITS, Prediction
@@ -16,19 +16,6 @@ from spicula.core.volume import Acquisition, Instance, Mask, Volume
 
 CENTER = (12.0, -30.0, -105.0)
 RADIUS_MM = 8.0
-
-
-WORDED_BY = "nodule-semantic@0123456789abcdef"
-ANSWERS = (
-    Answer(
-        "1", "spiculation_present", "margins=Spiculated", "Present", ("Absent", "Present"), (0.9, 0.1), (0.4, 0.1),
-        WORDED_BY, trait="spiculation_present", trait_probability=0.82, disagrees=True,
-    ),
-    Answer(
-        "1", "<b>hairy</b>", None, "Present", ("Present", "Absent"), (0.3, 0.7), (0.1, 0.2), WORDED_BY, learned=False,
-        nearest="airy",
-    ),
-)  # fmt: skip
 
 
 def ball(geometry: Geometry) -> np.ndarray:
@@ -80,8 +67,6 @@ def make_analysis() -> Callable[..., Analysis]:
                 Assessment("Fleischner 2017", "solid, single, > 8 mm", "Consider CT", ("14 mm",), ("risk factors",)),
             )
         }
-        return Analysis(
-            volume, findings, tuple(predictions), assessments, (made_by,), ("Slices are 3 mm apart.",), ANSWERS
-        )
+        return Analysis(volume, findings, tuple(predictions), assessments, (made_by,), ("Slices are 3 mm apart.",))
 
     return make

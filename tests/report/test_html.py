@@ -157,15 +157,3 @@ def test_the_mean_diameter_is_written_as_lung_rads_counts(make_analysis: Make) -
     said = Page(render_html(replace(analysis, findings=(replace(finding, size=size),)))).text
     assert "Mean diameter 29.4 mm" in said
     assert "33.3 × 25.4 mm" in said
-
-
-def test_words_stand_beside_the_traits_and_disagreement_is_said(make_analysis: Callable[..., Analysis]) -> None:
-    page = render_html(make_analysis())
-    assert "The trait says spiculated (82 %), the words say not spiculated (10 %)." in page
-    assert page.count('class="clash"') == 1
-    assert 'title="Words: 10 %"' in page
-    assert "&lt;b&gt;hairy&lt;/b&gt;" in page
-    assert "not among the words it learned; did you mean airy?" in page
-    plain = render_html(make_analysis(full=False))
-    assert "Words asked for" not in plain
-    assert "nearness to the words" not in plain

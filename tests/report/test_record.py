@@ -118,13 +118,3 @@ def test_summary_rows(make_analysis: Make, tmp_path: Path) -> None:
     assert (bare["findings"], bare["top_malignancy"], bare["top_diameter_mm"]) == (1, "", "")
     write_record(path, replace(make_analysis(), findings=()))
     assert summary_row(path, "x", "scan", "done")["findings"] == 0
-
-
-def test_words_are_in_the_record_with_all_that_they_were_compared_with(make_analysis: Callable[..., Analysis]) -> None:
-    trait, free = to_record(make_analysis())["findings"][0]["words"]
-    assert trait["trait"] == "spiculation_present"
-    assert trait["disagrees"] is True
-    assert trait["compared_with"]["Absent"] == {"probability": 0.9, "similarity": 0.4}
-    assert free["learned"] is False
-    assert free["nearest"] == "airy"
-    assert free["trait_probability"] is None

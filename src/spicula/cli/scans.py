@@ -1,4 +1,4 @@
-"""``sample``, ``analyze``, ``score``, ``explain`` and ``info``: from scans to findings."""
+"""``sample``, ``analyze``, ``score`` and ``info``: from scans to findings."""
 
 from __future__ import annotations
 
@@ -36,13 +36,6 @@ class Coords(StrEnum):
     lps = "lps"
     ras = "ras"
     voxel = "voxel"
-
-
-class Prompts(StrEnum):
-    """Sentences that an image is compared with."""
-
-    templates = "templates"
-    compat = "compat"
 
 
 @app.command()
@@ -133,7 +126,6 @@ def _print_analysis(analysis: Any, out: Path) -> None:
     for warning in analysis.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False)
     typer.echo(f"{DISCLAIMER}\nReport: {(out / 'report.html').resolve()}")
-    typer.echo('Next, any words of yours beside the findings: spicula explain CT --words "part-solid"')
 
 
 @app.command()
@@ -181,78 +173,6 @@ def score(
     if failed:
         typer.echo(failed, err=True)
         raise typer.Exit(1)
-
-
-@app.command()
-def explain(
-    scan: Annotated[Path, typer.Argument(metavar="CT", help="DICOM folder or zip, NIfTI, NRRD, MHD or MHA.")],
-    words: Annotated[list[str], typer.Option("--words", help="A word or short phrase; may be given again and again.")],
-    at: Annotated[
-        list[str] | None, typer.Option("--at", metavar="X,Y,Z", help="A place, LPS mm; else what analyze finds.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for report.html and report.json.")] = None,
-    prompts: Annotated[Prompts, typer.Option(help="Templates, or the published sentences.")] = Prompts.templates,
-    gaps: Annotated[Gaps, typer.Option(help="Missing, duplicate or irregular slices.")] = Gaps.error,
-    tilt: Annotated[Tilt, typer.Option(help="A tilted gantry.")] = Tilt.error,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Most findings.")] = 10,
-) -> None:
-    """Which words is a finding's image nearest to? Any words, beside what the traits say."""
-    from spicula.formats import read_volume
-    from spicula.pipelines.explain import explain_scan
-    from spicula.pipelines.words import words_of_user
-
-    words_of_user(words)  # before anything long begins
-    places = [_place(text) for text in at or ()]
-    volume = read_volume(scan, gaps=gaps.value, tilt=tilt.value)
-    analysis = explain_scan(volume, words, at=places, style=prompts.value, limit=limit)
-    _print_answers(analysis)
-    if out is not None:
-        from spicula.report.html import write_html
-        from spicula.report.record import write_record
-
-        out.mkdir(parents=True, exist_ok=True)
-        write_html(out / "report.html", analysis)
-        write_record(out / "report.json", analysis, outputs={"html": "report.html"})
-        typer.echo(f"Report: {(out / 'report.html').resolve()}")
-    typer.echo(DISCLAIMER)
-
-
-def _place(text: str) -> tuple[float, float, float]:
-    from spicula.core.errors import InputError
-
-    try:
-        x, y, z = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(
-            "--at", got=repr(text), expected="three numbers X,Y,Z in mm LPS", hint="--at=56.2,86.3,-115.9"
-        ) from error
-    return x, y, z
-
-
-def _print_answers(analysis: Any) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    for finding in analysis.findings:
-        center = ", ".join(f"{value:.1f}" for value in finding.center_xyz_mm)
-        size = f", {finding.diameter_mm:.1f} mm" if finding.diameter_mm else ""
-        table = Table(title=f"Finding {escape(finding.id)} at {center} mm{size}", title_justify="left")
-        for column, side in (("", "left"), ("words", "right"), ("trait", "right"), ("against", "left"), ("", "left")):
-            table.add_column(column, justify=side)  # type: ignore[arg-type]
-        answers = [answer for answer in analysis.answers_of(finding.id) if answer.asked != answer.trait]
-        for answer in answers:
-            against = ", ".join(name.lower() for name in answer.classes if name != answer.name)
-            trait = "" if answer.trait_probability is None else f"{answer.trait_probability:.2f}"
-            remarks = ["they disagree"] if answer.disagrees else []
-            remarks += [] if answer.learned else ["not among the words it learned"]
-            remarks += [f"did you mean {answer.nearest}?"] if answer.nearest else []
-            cells = (escape(answer.asked), f"{answer.probability:.2f}", trait, escape(against))
-            table.add_row(*cells, escape("; ".join(remarks)))
-        console.print(table)
-    for warning in analysis.warnings:
-        console.print(f"warning: {warning}", markup=False, highlight=False)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spicula.classifiers import risk
 from spicula.core.analysis import Analysis, Assessment
 from spicula.core.errors import InputError
 from spicula.core.finding import Finding, Size
@@ -23,7 +24,6 @@ from spicula.measure.lungs import segment_lungs
 from spicula.measure.segment import outline
 from spicula.measure.size import measure_size, nodule_density
 from spicula.pipelines.models import Models, load_models
-from spicula.pipelines.rate import rate_findings
 
 LIMIT = 10
 """Most findings that are reported of one scan."""
@@ -47,8 +47,7 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
         limit: Most findings to report.
 
     Returns:
-        Findings in descending score of the detector, each with its outline, size, predictions and categories,
-        and what words say of its traits.
+        Findings in descending score of the detector, each with its outline, size, predictions and categories.
 
     Raises:
         InputError: The image cannot be read, or holds no lungs.
@@ -64,7 +63,7 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
     lungs = segment_lungs(volume)
     candidates = blob.detect(volume, bundle=models.detection, lungs=lungs, limit=limit)
     findings, vessels = without_vessels(volume, measure_findings(volume, candidates, models=models))
-    predictions, answers = rate_findings(volume, findings, models=models)
+    predictions = predict_findings(volume, findings, models=models)
     return Analysis(
         volume,
         findings,
@@ -72,7 +71,6 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
         assess_findings(findings, predictions),
         models.fingerprints,
         (*volume.warnings, *vessels, *beyond_training(findings)),
-        answers,
     )
 
 
@@ -147,6 +145,16 @@ def without_vessels(volume: Volume, findings: Sequence[Finding]) -> tuple[tuple[
         else:
             kept.append(replace(finding, id=str(len(kept) + 1)))
     return tuple(kept), notes
+
+
+def predict_findings(volume: Volume, findings: Sequence[Finding], *, models: Models) -> tuple[Prediction, ...]:
+    """Malignancy and traits of every finding."""
+
+    def predicted(finding: Finding) -> list[Prediction]:
+        return risk.predict(volume, finding.center_xyz_mm, finding.mask, model=models.risk_model, finding_id=finding.id)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return tuple(prediction for some in pool.map(predicted, findings) for prediction in some)
 
 
 def assess_findings(

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 from spicula.classifiers.risk import RiskModel, load_risk
-from spicula.classifiers.semantic import SemanticModel, load_semantic
 from spicula.core.bundle import Bundle, load_bundle
 from spicula.runtime.openvino import Network, load_network
 
-DETECTION, OUTLINE, RISK, SEMANTIC = "nodule-detection", "nodule-outline", "nodule-risk", "nodule-semantic"
+DETECTION, OUTLINE, RISK = "nodule-detection", "nodule-outline", "nodule-risk"
 """Names of the shipped bundles."""
-
-MALIGNANCY_BY: Literal["risk", "semantic"] = "risk"
-"""Whose malignancy ``score`` and ``analyze`` give; traits are the risk bundle's in any case. The semantic bundle's card
-says how the two compare on the same nodules and folds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,15 +21,11 @@ class Models:
         detection: Filters the detector's candidates.
         outline: Outlines a nodule from its center.
         risk: Malignancy and traits.
-        semantic: Images and words.
-        malignancy_by: Whose malignancy is given, ``"risk"`` or ``"semantic"``.
     """
 
     detection: Bundle
     outline: Bundle
     risk: Bundle
-    semantic: Bundle
-    malignancy_by: Literal["risk", "semantic"] = MALIGNANCY_BY
 
     @property
     def outline_network(self) -> Network:
@@ -48,14 +38,9 @@ class Models:
         return _risk_model(self.risk.folder.as_posix(), self.risk.fingerprint)
 
     @property
-    def semantic_model(self) -> SemanticModel:
-        """The semantic bundle's model."""
-        return _semantic_model(self.semantic.folder.as_posix(), self.semantic.fingerprint)
-
-    @property
     def fingerprints(self) -> tuple[str, ...]:
         """Identities of the bundles in use."""
-        return self.detection.fingerprint, self.outline.fingerprint, self.risk.fingerprint, self.semantic.fingerprint
+        return self.detection.fingerprint, self.outline.fingerprint, self.risk.fingerprint
 
 
 @lru_cache(maxsize=4)
@@ -63,22 +48,10 @@ def _risk_model(folder: str, _fingerprint: str) -> RiskModel:
     return load_risk(load_bundle(folder))
 
 
-@lru_cache(maxsize=4)
-def _semantic_model(folder: str, _fingerprint: str) -> SemanticModel:
-    return load_semantic(load_bundle(folder))
-
-
-def load_models(
-    *,
-    detection: str = DETECTION,
-    outline: str = OUTLINE,
-    risk: str = RISK,
-    semantic: str = SEMANTIC,
-    malignancy_by: Literal["risk", "semantic"] = MALIGNANCY_BY,
-) -> Models:
+def load_models(*, detection: str = DETECTION, outline: str = OUTLINE, risk: str = RISK) -> Models:
     """Open the bundles by name or folder.
 
     Raises:
         BundleError: One is missing, damaged or made for another task.
     """
-    return Models(load_bundle(detection), load_bundle(outline), load_bundle(risk), load_bundle(semantic), malignancy_by)
+    return Models(load_bundle(detection), load_bundle(outline), load_bundle(risk))

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from spicula.classifiers import risk
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import written_aside
 from spicula.core.prediction import TRAITS, Prediction
@@ -18,7 +19,6 @@ from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
 from spicula.measure.segment import outline
 from spicula.pipelines.models import Models, load_models
-from spicula.pipelines.rate import rate_nodule
 from spicula.transforms.crop import crop_box
 
 EMPTY_HU = -750.0
@@ -148,7 +148,7 @@ def predict_nodule(volume: Volume, row: NoduleRow, *, models: Models) -> list[Pr
             hint="are the coordinates of another scan, or RAS or voxels?",
         )
     mask = outline(volume, center, network=models.outline_network)
-    return rate_nodule(volume, center, mask, models=models, finding_id=row.nodule_id)
+    return risk.predict(volume, center, mask, model=models.risk_model, finding_id=row.nodule_id)
 
 
 def _cells(predictions: Sequence[Prediction]) -> dict[str, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from spicula import __version__
-from spicula.core.analysis import Analysis, Answer, Assessment
+from spicula.core.analysis import Analysis, Assessment
 from spicula.core.files import written_aside
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import TRAITS, Prediction
@@ -44,7 +44,6 @@ class Bar:
         against: Word for a low probability.
         favor: Word for a high probability.
         leans: ``"against"``, ``"favor"`` or, where the interval spans one half, ``"neither"``.
-        words: Where the words' probability is, 0 to 100; None where they were not asked.
     """
 
     at: float
@@ -55,24 +54,6 @@ class Bar:
     against: str = ""
     favor: str = ""
     leans: str = "neither"
-    words: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A word that a user asked for.
-
-    Args:
-        word: As it was asked.
-        bar: Its probability.
-        against: What it was compared with.
-        remark: What a reader must know of it; empty for nothing.
-    """
-
-    word: str
-    bar: Bar
-    against: str
-    remark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +70,6 @@ class Card:
     category: str
     facts: tuple[tuple[str, str, str], ...]
     traits: tuple[Bar, ...]
-    disagreements: tuple[str, ...]
-    told: tuple[Told, ...]
     assessments: tuple[Assessment, ...]
     planes: tuple[Picture, ...]
     overview: Picture
@@ -171,13 +150,7 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
     size = finding.size
     mean = _mean_diameter_mm(size) if size else finding.diameter_mm
     category = next((a.category for a in assessments if a.system.startswith("Lung-RADS")), "")
-    answers = analysis.answers_of(finding.id)
-    of_traits = {answer.trait: answer for answer in answers if answer.asked == answer.trait}
-    traits = [
-        _beside(_bar(predictions[name], *TRAIT_WORDS[name]), of_traits.get(name))
-        for name in TRAITS
-        if name in predictions
-    ]
+    traits = [_bar(predictions[name], *TRAIT_WORDS[name]) for name in TRAITS if name in predictions]
     return Card(
         number=number,
         title=f"Finding {plain_text(finding.id)}",
@@ -189,8 +162,6 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
         category=category,
         facts=tuple(_facts(finding, size, volume=analysis.volume)),
         traits=tuple(bar for bar in traits if bar is not None),
-        disagreements=tuple(_disagreement(answer) for answer in of_traits.values() if answer.disagrees),
-        told=tuple(_told(answer) for answer in answers if answer.asked != answer.trait),
         assessments=assessments,
         planes=plane_pictures(analysis.volume, finding),
         overview=overview_picture(analysis.volume, finding),
@@ -253,37 +224,6 @@ def _bar(prediction: Prediction, against: str, favor: str) -> Bar | None:
         interval = f"{low:.0f} to {high:.0f} %"
     leans = "neither" if low <= 50 <= high else "favor" if at > 50 else "against"
     return Bar(round(at, 1), round(low, 1), round(high, 1), f"{at:.0f} %", interval, against, favor, leans)
-
-
-def _beside(bar: Bar | None, answer: Answer | None) -> Bar | None:
-    """A trait's bar with what the words say of it."""
-    if bar is None or answer is None or not math.isfinite(answer.probability):
-        return bar
-    return replace(bar, words=round(100 * answer.probability, 1))
-
-
-def _disagreement(answer: Answer) -> str:
-    against, favor = TRAIT_WORDS[answer.trait]
-    said, words = (favor, against) if (answer.trait_probability or 0.0) > 0.5 else (against, favor)
-    trait, near = 100 * (answer.trait_probability or 0.0), 100 * answer.probability
-    return f"The trait says {said} ({trait:.0f} %), the words say {words} ({near:.0f} %)."
-
-
-def _told(answer: Answer) -> Told:
-    at = round(100 * answer.probability, 1)
-    against = ", ".join(name.lower() for name in answer.classes if name != answer.name)
-    remarks = []
-    if not answer.learned:
-        remarks.append("not among the words it learned")
-    if answer.nearest:
-        remarks.append(f"did you mean {answer.nearest}?")
-    if answer.trait_probability is not None:
-        remarks.append(f"the trait says {100 * answer.trait_probability:.0f} %")
-    if answer.disagrees:
-        remarks.append("they disagree")
-    return Told(
-        plain_text(answer.asked), Bar(at, at, at, f"{at:.0f} %"), plain_text(against), plain_text("; ".join(remarks))
-    )
 
 
 def _with_unit(value: float | None, unit: str, digits: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spicula import __version__
-from spicula.core.analysis import Analysis, Answer, Assessment
+from spicula.core.analysis import Analysis, Assessment
 from spicula.core.files import written_aside
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import TRAITS, Prediction
@@ -198,7 +198,6 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
         "measured": {plain_text(name): _number(value) for name, value in finding.attributes.items()},
         "malignancy": _prediction(predictions.get("malignancy")),
         "attributes": {name: _prediction(predictions[name]) for name in TRAITS if name in predictions},
-        "words": [_answer(answer) for answer in analysis.answers_of(finding.id)],
         "lung_rads": _assessment(assessments, "Lung-RADS"),
         "fleischner": _assessment(assessments, "Fleischner"),
     }
@@ -220,27 +219,6 @@ def _prediction(prediction: Prediction | None) -> dict[str, Any] | None:
         "probability": _number(prediction.probability),
         "interval": None if interval is None or None in interval else interval,
         "fingerprint": plain_text(prediction.fingerprint),
-    }
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    return {
-        "asked": plain_text(answer.asked),
-        "question": answer.question,
-        "name": plain_text(answer.name),
-        "probability": _number(answer.probability),
-        "compared_with": {
-            plain_text(name): {"probability": _number(probability), "similarity": _number(similarity)}
-            for name, probability, similarity in zip(
-                answer.classes, answer.probabilities, answer.similarities, strict=True
-            )
-        },
-        "learned": answer.learned,
-        "trait": answer.trait or None,
-        "trait_probability": _number(answer.trait_probability),
-        "disagrees": answer.disagrees,
-        "nearest": answer.nearest or None,
-        "fingerprint": plain_text(answer.fingerprint),
     }
 
 
