@@ -101,7 +101,7 @@ def stages(folder: Path) -> dict[str, float]:
     lap("detect")
     findings = job.measure_findings(volume, candidates, models=models)
     lap("outline and measure")
-    job.predict_findings(volume, findings, models=models)
+    job.rate_findings(volume, findings, models=models)
     lap("predict")
     analysis = job.analyze(volume, models=models)
     clock = time.perf_counter()

@@ -36,3 +36,39 @@ def sample_ct():  # type: ignore[no-untyped-def]
         if os.environ.get("SPICULA_NO_SKIP"):
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def semantic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of images and words, two folds of one small network each that learned nothing: sharp, without sense."""
+    pytest.importorskip("torch", reason="pip install 'spicula[train]'")
+    from dataclasses import replace
+
+    import numpy as np
+
+    from spicula.core.finding import Case, Finding
+    from spicula.datasets.lidc_nodules import TRAITS
+    from spicula.metrics.calibration import BetaCalibration
+    from spicula.pipelines.semantic_bundle import trait_names, write_semantic_bundle
+    from spicula.pipelines.semantic_card import Provenance
+    from spicula.pipelines.semantic_recipe import compact_towers, recipe_of
+    from spicula.pipelines.semantic_table import SemanticTable
+    from spicula.pipelines.semantic_views import new_network
+
+    recipe = replace(recipe_of("compact"), width=16, temperature=0.02)
+    names = ("size_long", "shape_roundness", "hu_core")
+    outputs = np.zeros((2, len(trait_names())))
+    cases = tuple(Case(f"P{i}", NotImplemented, (Finding(f"N{i}", (0.0, 0.0, 0.0), 5.0),), f"N{i}") for i in range(2))
+    table = SemanticTable(
+        cases, np.zeros((2, 1, 2, 2, 2, 2), np.float16), names, np.zeros((2, 1, 3)), outputs[:, :8], outputs[:, :8],
+        outputs[:, 8:], (dict.fromkeys(TRAITS, 3.0),) * 2, (np.full((1, len(TRAITS)), 3, np.int8),) * 2,
+    )  # fmt: skip
+    towers = compact_towers(recipe)
+    weights = [[new_network(table, towers, replace(recipe, seed=fold)).state_dict()] for fold in range(2)]
+    maps = [[BetaCalibration(1.0, 1.0, shift) for shift in (0.0, -0.3, 0.3)] for _ in weights]
+    folder = tmp_path_factory.mktemp("bundles") / "nodule-semantic"
+    write_semantic_bundle(
+        folder, table, weights, recipe, towers, calibrations=maps, kernel=None, evaluation={},
+        provenance=Provenance("none"),
+    )  # fmt: skip
+    return folder

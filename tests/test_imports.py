@@ -34,3 +34,10 @@ def test_every_public_name_resolves() -> None:
         assert getattr(spicula, name).__name__ == name
     with pytest.raises(AttributeError, match="no_such_name"):
         spicula.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("before", ["pass", "import spicula.explain.prompts", "from spicula.explain import chat"])
+def test_explain_is_the_job_although_a_package_has_its_name(before: str) -> None:
+    check = "assert explain is spicula.explain and explain.__module__ == 'spicula.pipelines.explain', explain"
+    loaded_after(f"{before}\nimport spicula\nfrom spicula import explain\n{check}")
+    loaded_after("import spicula\nspicula.explain\nfrom spicula.explain.prompts import PROMPTS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from spicula.core.finding import Finding, Size
 from spicula.core.geometry import Geometry
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Acquisition, Instance, Mask, Volume
+from spicula.core.words import Answer, Words
 
 CENTER = (12.0, -30.0, -105.0)
 RADIUS_MM = 8.0
@@ -68,5 +70,34 @@ def make_analysis() -> Callable[..., Analysis]:
             )
         }
         return Analysis(volume, findings, tuple(predictions), assessments, (made_by,), ("Slices are 3 mm apart.",))
+
+    return make
+
+
+@pytest.fixture
+def worded(make_analysis: Callable[..., Analysis]) -> Callable[..., Analysis]:
+    """``worded(**changes)`` is the full analysis whose first finding has answers; changes are of the asked answers."""
+
+    def make(**changes: Any) -> Analysis:
+        analysis = make_analysis()
+        standard = (
+            Answer("", "margins=Spiculated", "Present", ("Absent", "Present"), (0.9, 0.1), (0.4, 0.1), (0.05, 0.2),
+                   True, None, "spiculation_present", "Present", 0.82, True),
+            Answer("", "consistency", "Solid", ("Pure ground glass", "Part-solid", "Solid"), (0.05, 0.25, 0.7),
+                   (0.0, 0.2, 0.4), (0.6, 0.8), True, None, "texture_solid", "Solid", 0.82),
+            Answer("", "cyst_like_spaces", "Present", ("Absent", "Present"), (0.97, 0.03), (0.4, 0.1),
+                   (0.01, 0.05), True),
+        )  # fmt: skip
+        asked = (
+            Answer("part-solid", "consistency", "Part-solid", ("Pure ground glass", "Part-solid", "Solid"),
+                   (0.05, 0.25, 0.7), (0.0, 0.2, 0.4), (0.15, 0.3), True, None, "texture_solid", "Solid", 0.82),
+            Answer("spiculatd", None, "Present", ("Present", "Absent"), (0.6, 0.4), (-0.3, -0.4), (0.5, 0.7), False,
+                   "spiculated"),
+        )  # fmt: skip
+        asked = tuple(replace(answer, **changes) for answer in asked)
+        attention = {"axial": 0.4, **{f"plane {i}": 0.075 for i in range(8)}}
+        return replace(
+            analysis, words=(Words("1", "nodule-semantic@0123456789abcdef", (*standard, *asked), attention),)
+        )
 
     return make

@@ -30,7 +30,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "input"):
+        if tag not in ("meta", "input", "br"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -157,3 +157,42 @@ def test_the_mean_diameter_is_written_as_lung_rads_counts(make_analysis: Make) -
     said = Page(render_html(replace(analysis, findings=(replace(finding, size=size),)))).text
     assert "Mean diameter 29.4 mm" in said
     assert "33.3 × 25.4 mm" in said
+
+
+def test_words_stand_beside_traits_and_say_where_they_disagree(worded: Make) -> None:
+    text = render_html(worded())
+    page = Page(text)
+    said = page.text
+    assert page.open == []
+    for words in (
+        "Trait and words disagree: not spiculated 0.90 by words, spiculated by the trait.",
+        "Consistency: solid 0.70, part-solid 0.25, pure ground glass 0.05",
+        "Cyst-like spaces: 0.03",
+        "Looked at most: axial (40 % of its attention)",
+        "Words asked for",
+        "part-solid pure ground glass, solid 0.25 0.20 solid 0.82 (0.70 to 0.90)",
+        "spiculatd its absence 0.60 −0.30 – not among the words it learned; was “spiculated” meant?",
+        "at 0.75 (0.25) or beyond",
+        "not calibrated",
+    ):
+        assert words in said, words
+    assert text.count('class="differs"') == 1
+    assert len([1 for tag, _ in page.tags if tag == "u"]) == 2 + 2, "a ring for each trait with words and each word"
+
+
+def test_without_words_the_page_has_no_trace_of_them(make_analysis: Make) -> None:
+    text = render_html(make_analysis())
+    said = Page(text).text
+    assert "zero-shot" not in said
+    assert "Words asked for" not in said
+    assert 'class="trait worded' not in text
+    assert "<u " not in text
+
+
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a\x00\x1b\udcffb"])
+def test_words_of_a_user_are_escaped(worded: Make, evil: str) -> None:
+    text = render_html(worded(asked=evil))
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    text.encode("utf-8")

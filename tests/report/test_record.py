@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from spicula.core.analysis import Analysis
 from spicula.core.prediction import TRAITS
+from spicula.report.explanations import explanations_record
 from spicula.report.record import SUMMARY_COLUMNS, report_schema, summary_row, to_record, write_record
 
 Make = Callable[..., Analysis]
@@ -118,3 +120,35 @@ def test_summary_rows(make_analysis: Make, tmp_path: Path) -> None:
     assert (bare["findings"], bare["top_malignancy"], bare["top_diameter_mm"]) == (1, "", "")
     write_record(path, replace(make_analysis(), findings=()))
     assert summary_row(path, "x", "scan", "done")["findings"] == 0
+
+
+def test_words_are_in_the_record_and_keep_to_its_schema(worded: Make) -> None:
+    record = to_record(worded())
+    check(record)
+    json.dumps(record)
+    first, second = record["findings"]
+    assert "words" not in second
+    words = first["words"]
+    assert (words["fingerprint"], words["prompts"]) == ("nodule-semantic@0123456789abcdef", "templates")
+    assert words["attention"]["axial"] == 0.4
+    spiculated, *_, free = words["answers"]
+    assert (spiculated["asked"], spiculated["class"], spiculated["disagrees"]) == (None, "Present", True)
+    assert (spiculated["trait"], spiculated["trait_probability"]) == ("spiculation_present", 0.82)
+    assert (free["asked"], free["question"], free["learned"], free["nearest"]) == (
+        "spiculatd",
+        None,
+        False,
+        "spiculated",
+    )
+
+
+def test_the_record_of_an_explanation(worded: Make) -> None:
+    images = [SimpleNamespace(path=Path("ct"), analysis=worded(), failed=()),
+              SimpleNamespace(path=Path("x"), analysis=None, failed=("nodule 2 of 7: no such file",))]  # fmt: skip
+    record = explanations_record(images, words=["part-solid", "spiculatd"], prompts="templates")
+    assert record["schema"] == "spicula-explain/1"
+    assert record["asked"] == ["part-solid", "spiculatd"]
+    (nodule,) = record["nodules"]
+    assert (nodule["source"], nodule["id"], nodule["center_xyz_mm"]) == ("ct", "1", [12.0, -30.0, -105.0])
+    assert nodule["words"] == to_record(worded())["findings"][0]["words"]
+    assert record["failed"] == ["nodule 2 of 7: no such file"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spicula.cli import bundles, datasets, evaluation, scans, training
+from spicula.cli import bundles, datasets, evaluation, explaining, scans, training
 from spicula.cli.scans import DISCLAIMER
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(scans.app)
+app.add_typer(explaining.app)
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(training.app, name="train")
 app.add_typer(datasets.app, name="dataset")

@@ -83,7 +83,7 @@ def analyze(
             paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, progress=report
         )
     if len(outcomes) == 1:
-        _print_analysis(outcomes[0].analysis, out)
+        _print_analysis(outcomes[0].analysis, out, path=paths[0])
         return
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     typer.echo(f"{len(outcomes) - len(failed)} of {len(outcomes)} scans done.\nSummary: {out / SUMMARY}")
@@ -91,7 +91,7 @@ def analyze(
         raise typer.Exit(1)
 
 
-def _print_analysis(analysis: Any, out: Path) -> None:
+def _print_analysis(analysis: Any, out: Path, *, path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -126,6 +126,8 @@ def _print_analysis(analysis: Any, out: Path) -> None:
     for warning in analysis.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False)
     typer.echo(f"{DISCLAIMER}\nReport: {(out / 'report.html').resolve()}")
+    if analysis.words:
+        typer.echo(f'\nNext: spicula explain {path} --words "part-solid" --words "spiculated"')
 
 
 @app.command()

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from spicula.core.finding import Finding
 from spicula.core.prediction import Prediction
 from spicula.core.volume import Volume
+from spicula.core.words import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Analysis:
         assessments: By finding id, the guidelines' categories.
         fingerprints: Of the bundles that were used.
         warnings: What a reader of the results must know, each a sentence.
+        words: What a model of images and words says, one a finding; empty without such a model. Find one with
+            :meth:`words_of`.
     """
 
     volume: Volume
@@ -49,7 +52,12 @@ class Analysis:
     assessments: Mapping[str, tuple[Assessment, ...]] = field(default_factory=lambda: MappingProxyType({}))
     fingerprints: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    words: tuple[Words, ...] = ()
 
     def predictions_of(self, finding_id: str) -> dict[str, Prediction]:
         """The predictions of one finding by target (``"malignancy"``, ``"spiculation_present"`` ...)."""
         return {p.target: p for p in self.predictions if p.finding_id == finding_id}
+
+    def words_of(self, finding_id: str) -> Words | None:
+        """What a model of images and words says of one finding; None where none was asked."""
+        return next((words for words in self.words if words.finding_id == finding_id), None)

@@ -70,6 +70,19 @@ LIDC_CUTS: Mapping[str, Mapping[str, Cut]] = MappingProxyType({
 """Cut to question to how its rating is cut. Of the consistency ``score`` has one threshold only, that of solid; pure
 ground glass begins where table A2 has it."""
 
+ASKED: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "conspicuity": ("Poorly marginated", "Well marginated"),
+    "consistency": ("Pure ground glass", "Part-solid", "Solid"),
+    "margins=Spiculated": ("Absent", "Present"),
+    "margins=Lobulated": ("Absent", "Present"),
+    "shape": ("Ovoid", "Round"),
+    "calcification": ("Absent", "Present"),
+    "subtlety": ("Subtle", "Obvious"),
+    "eccentric_calcification": ("Absent", "Present"),
+    "cyst_like_spaces": ("Absent", "Present"),
+})  # fmt: skip
+"""Question to the classes that LIDC readers can tell apart: what networks are trained on texts of, and asked."""
+
 QUESTION_OF_TRAIT: Mapping[str, tuple[str, str]] = MappingProxyType({
     "subtlety_obvious": ("subtlety", "Obvious"),
     "calcification_present": ("calcification", "Present"),

@@ -213,7 +213,13 @@ def prompts_of(feature: str, style: Style = "templates", *, plain: bool = False)
     return {name: sentences.of(style, plain=plain) for name, sentences in PROMPTS[feature].items()}
 
 
-def prompts_of_words(words: Sequence[str], style: Style = "templates", *, plain: bool = False) -> tuple[Word, ...]:
+def prompts_of_words(
+    words: Sequence[str],
+    style: Style = "templates",
+    *,
+    plain: bool = False,
+    among: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Word, ...]:
     """Turn words that a user typed into prompts.
 
     A known class, any spelling or synonym of it, becomes that class against the others of its feature; a margin, which
@@ -224,6 +230,8 @@ def prompts_of_words(words: Sequence[str], style: Style = "templates", *, plain:
         words: Each a word or a short phrase.
         style: As for :func:`prompts_of`; free text has one sentence in ``compat``.
         plain: As for :func:`prompts_of`.
+        among: For some questions, the classes that are compared, where the word is one of them: those that a network
+            was trained to tell apart.
 
     Returns:
         One for each word, in order.
@@ -235,10 +243,10 @@ def prompts_of_words(words: Sequence[str], style: Style = "templates", *, plain:
         >>> [(word.question, word.name) for word in prompts_of_words(["part-solid", "spiculated", "no cavitation"])]
         [('consistency', 'Part-solid'), ('margins=Spiculated', 'Present'), ('cavitation', 'Absent')]
     """
-    return tuple(_word(word, style, plain) for word in words)
+    return tuple(_word(word, style, plain, among or {}) for word in words)
 
 
-def _word(asked: str, style: Style, plain: bool) -> Word:
+def _word(asked: str, style: Style, plain: bool, among: Mapping[str, Sequence[str]]) -> Word:
     text = " ".join(asked.split()).rstrip(".")
     if not re.search(r"\w", text) or len(text) > _LONGEST:
         raise InputError("word to look for", got=repr(asked[:_LONGEST]), expected=f"1 to {_LONGEST} characters")
@@ -248,7 +256,9 @@ def _word(asked: str, style: Style, plain: bool) -> Word:
     if found is None:
         return _free(bare, asked, style, plain, negated=bare != text)
     sentences = prompts_of(found[0], style, plain=plain)
-    name = found[1]
+    name, kept = found[1], among.get(found[0], ())
+    if name in kept:
+        sentences = {other: sentences[other] for other in kept}
     if bare != text:
         name, sentences = _opposite(name, sentences)
     return Word(asked, found[0], name, MappingProxyType(sentences))

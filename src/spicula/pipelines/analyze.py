@@ -1,4 +1,4 @@
-"""The main job: a scan in, its findings with sizes, risk, traits and categories out."""
+"""The main job: a scan in, its findings with sizes, risk, traits, words and categories out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from spicula.classifiers import risk
 from spicula.core.analysis import Analysis, Assessment
 from spicula.core.errors import InputError
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import Prediction
 from spicula.core.volume import Volume
+from spicula.core.words import Words
 from spicula.detectors import blob
+from spicula.explain.prompts import Style
 from spicula.formats import read_volume
 from spicula.measure.blood import is_enhanced_blood
 from spicula.measure.fleischner import fleischner
@@ -23,7 +24,9 @@ from spicula.measure.lung_rads import lung_rads, mean_diameter_for_lung_rads
 from spicula.measure.lungs import segment_lungs
 from spicula.measure.segment import outline
 from spicula.measure.size import measure_size, nodule_density
+from spicula.pipelines.answers import Question, answer_questions, standard_questions
 from spicula.pipelines.models import Models, load_models
+from spicula.pipelines.rate import Rated, rate
 
 LIMIT = 10
 """Most findings that are reported of one scan."""
@@ -58,19 +61,60 @@ def analyze(scan: Volume | str | Path, *, models: Models | None = None, limit: i
         (56.3, 86.0, -115.9)
     """
     volume = scan if isinstance(scan, Volume) else read_volume(scan)
-    require_chest_extent(volume)
     models = models or load_models()
+    findings, notes = find_nodules(volume, models=models, limit=limit)
+    return analyze_findings(volume, findings, models=models, notes=notes)
+
+
+def find_nodules(volume: Volume, *, models: Models, limit: int = LIMIT) -> tuple[tuple[Finding, ...], list[str]]:
+    """Find, outline and measure nodules.
+
+    Args:
+        volume: The scan.
+        models: The bundles in use.
+        limit: Most findings.
+
+    Returns:
+        Findings in descending score of the detector, and a sentence for each structure that was left out.
+
+    Raises:
+        InputError: The volume is no chest.
+    """
+    require_chest_extent(volume)
     lungs = segment_lungs(volume)
     candidates = blob.detect(volume, bundle=models.detection, lungs=lungs, limit=limit)
-    findings, vessels = without_vessels(volume, measure_findings(volume, candidates, models=models))
-    predictions = predict_findings(volume, findings, models=models)
+    return without_vessels(volume, measure_findings(volume, candidates, models=models))
+
+
+def analyze_findings(
+    volume: Volume,
+    findings: Sequence[Finding],
+    *,
+    models: Models,
+    notes: Sequence[str] = (),
+    asked: Sequence[Question] = (),
+    style: Style = "templates",
+) -> Analysis:
+    """Rate, explain and categorize findings that are outlined and measured.
+
+    Args:
+        volume: The scan.
+        findings: In the order of the result.
+        models: The bundles in use.
+        notes: Warnings that finding them gave.
+        asked: Questions beyond those that are always asked; only where there is a semantic bundle.
+        style: Of the prompts.
+    """
+    rated = rate_findings(volume, findings, models=models)
+    predictions = tuple(prediction for one in rated for prediction in one.predictions)
     return Analysis(
         volume,
-        findings,
+        tuple(findings),
         predictions,
         assess_findings(findings, predictions),
         models.fingerprints,
-        (*volume.warnings, *vessels, *beyond_training(findings)),
+        (*volume.warnings, *notes, *beyond_training(findings)),
+        words_of_findings(findings, rated, models=models, asked=asked, style=style),
     )
 
 
@@ -86,7 +130,7 @@ def require_chest_extent(volume: Volume) -> None:
             f"{volume.name}: too little of a chest",
             got=f"{axes.sum():.0f} mm along the body",
             expected=f"{LEAST_EXTENT_MM:g} mm or more",
-            hint="give the whole series; to rate a known nodule in a small volume, use spicula score",
+            hint="give the whole series; to rate a known nodule in a small volume, use spicula score or explain --at",
         )
 
 
@@ -147,14 +191,29 @@ def without_vessels(volume: Volume, findings: Sequence[Finding]) -> tuple[tuple[
     return tuple(kept), notes
 
 
-def predict_findings(volume: Volume, findings: Sequence[Finding], *, models: Models) -> tuple[Prediction, ...]:
-    """Malignancy and traits of every finding."""
+def rate_findings(volume: Volume, findings: Sequence[Finding], *, models: Models) -> tuple[Rated, ...]:
+    """What the models say of every finding, in the order of the findings."""
 
-    def predicted(finding: Finding) -> list[Prediction]:
-        return risk.predict(volume, finding.center_xyz_mm, finding.mask, model=models.risk_model, finding_id=finding.id)
+    def rated(finding: Finding) -> Rated:
+        return rate(volume, finding.center_xyz_mm, finding.mask, models=models, finding_id=finding.id)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return tuple(prediction for some in pool.map(predicted, findings) for prediction in some)
+        return tuple(pool.map(rated, findings))
+
+
+def words_of_findings(
+    findings: Sequence[Finding], rated: Sequence[Rated], *, models: Models, asked: Sequence[Question], style: Style
+) -> tuple[Words, ...]:
+    """Answers to the questions that are always asked and to further ones; none without a semantic bundle."""
+    model = models.semantic_model if findings else None
+    if model is None:
+        return ()
+    questions = (*standard_questions(model, style), *asked)
+    return tuple(
+        answer_questions(one.seen, questions, one.predictions, model=model, finding_id=finding.id, style=style)
+        for finding, one in zip(findings, rated, strict=True)
+        if one.seen is not None
+    )
 
 
 def assess_findings(

@@ -123,7 +123,7 @@ def analyze_paths(
     """
     if not paths:
         raise InputError("no input", expected="one or more paths")
-    _require_folder(out)
+    require_folder(out)
     models = models or load_models()
     jobs = list(_jobs(paths, all_series=all_series))
     options = {"gaps": gaps, "tilt": tilt, "limit": limit}
@@ -155,8 +155,12 @@ def _reason(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error}".splitlines()[0]
 
 
-def _require_folder(out: Path) -> None:
-    """Refuse an output folder that cannot be one, before any work is done."""
+def require_folder(out: Path) -> None:
+    """Refuse an output folder that cannot be one, before any work is done.
+
+    Raises:
+        InputError: A file is in its way.
+    """
     blocking = next((place for place in (out, *out.parents) if place.exists()), None)
     if blocking is not None and not blocking.is_dir():
         raise InputError(f"--out {out}", got=f"the file {blocking}", expected="a folder or a new name")
@@ -204,7 +208,8 @@ def _run(job: _Job, folder: Path, options: Mapping[str, Any], models: Models, *,
 
 def _identity(scan: Scan, options: Mapping[str, Any], models: Models) -> str:
     """A hash that changes with the input's place, files and instances, the options, the bundles and the version."""
-    facts: list[Any] = [__version__, sorted(models.fingerprints), sorted(options.items()), str(scan.path.resolve())]
+    made_by = [*sorted(models.fingerprints), models.malignancy_by]
+    facts: list[Any] = [__version__, made_by, sorted(options.items()), str(scan.path.resolve())]
     if scan.series is None:
         stat = scan.path.stat()
         facts.append([stat.st_size, stat.st_mtime_ns])

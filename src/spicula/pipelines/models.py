@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, TypeAlias
 
 from spicula.classifiers.risk import RiskModel, load_risk
-from spicula.core.bundle import Bundle, load_bundle
+from spicula.classifiers.semantic import SemanticModel, load_semantic
+from spicula.core.bundle import MANIFEST, SHIPPED, Bundle, load_bundle
+from spicula.core.errors import BundleError
 from spicula.runtime.openvino import Network, load_network
 
-DETECTION, OUTLINE, RISK = "nodule-detection", "nodule-outline", "nodule-risk"
+DETECTION, OUTLINE, RISK, SEMANTIC = "nodule-detection", "nodule-outline", "nodule-risk", "nodule-semantic"
 """Names of the shipped bundles."""
+
+MalignancyBy: TypeAlias = Literal["risk", "semantic"]
+
+MALIGNANCY_BY: MalignancyBy = "risk"
+"""Whose malignancy ``analyze`` and ``score`` give; the one place where this is decided. Traits are the risk bundle's
+either way. Change it with the numbers of both on the same folds: ``gain_over_other`` of the semantic bundle's card."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,11 +30,22 @@ class Models:
         detection: Filters the detector's candidates.
         outline: Outlines a nodule from its center.
         risk: Malignancy and traits.
+        semantic: Compares images with words, and rates malignancy; None for none.
+        malignancy_by: Whose malignancy is given.
+
+    Raises:
+        BundleError: The malignancy is to be the semantic bundle's, and there is none.
     """
 
     detection: Bundle
     outline: Bundle
     risk: Bundle
+    semantic: Bundle | None = None
+    malignancy_by: MalignancyBy = MALIGNANCY_BY
+
+    def __post_init__(self) -> None:
+        if self.malignancy_by == "semantic" and self.semantic is None:
+            raise BundleError("malignancy by the semantic bundle", got="no such bundle", hint="spicula bundle list")
 
     @property
     def outline_network(self) -> Network:
@@ -38,9 +58,19 @@ class Models:
         return _risk_model(self.risk.folder.as_posix(), self.risk.fingerprint)
 
     @property
+    def semantic_model(self) -> SemanticModel | None:
+        """The semantic bundle's model; None without one."""
+        return (
+            None
+            if self.semantic is None
+            else _semantic_model(self.semantic.folder.as_posix(), self.semantic.fingerprint)
+        )
+
+    @property
     def fingerprints(self) -> tuple[str, ...]:
         """Identities of the bundles in use."""
-        return self.detection.fingerprint, self.outline.fingerprint, self.risk.fingerprint
+        bundles = (self.detection, self.outline, self.risk, self.semantic)
+        return tuple(bundle.fingerprint for bundle in bundles if bundle is not None)
 
 
 @lru_cache(maxsize=4)
@@ -48,10 +78,32 @@ def _risk_model(folder: str, _fingerprint: str) -> RiskModel:
     return load_risk(load_bundle(folder))
 
 
-def load_models(*, detection: str = DETECTION, outline: str = OUTLINE, risk: str = RISK) -> Models:
+@lru_cache(maxsize=4)
+def _semantic_model(folder: str, _fingerprint: str) -> SemanticModel:
+    return load_semantic(load_bundle(folder), threads=1)
+
+
+def load_models(
+    *,
+    detection: str = DETECTION,
+    outline: str = OUTLINE,
+    risk: str = RISK,
+    semantic: str | None = SEMANTIC,
+    malignancy_by: MalignancyBy = MALIGNANCY_BY,
+) -> Models:
     """Open the bundles by name or folder.
+
+    Args:
+        detection: Filters candidates.
+        outline: Outlines nodules.
+        risk: Malignancy and traits.
+        semantic: Images and words. The shipped one may be absent: then there are no words; None leaves it out.
+        malignancy_by: Whose malignancy is given.
 
     Raises:
         BundleError: One is missing, damaged or made for another task.
     """
-    return Models(load_bundle(detection), load_bundle(outline), load_bundle(risk))
+    if semantic == SEMANTIC and not (SHIPPED / SEMANTIC / MANIFEST).is_file():
+        semantic = None
+    words = None if semantic is None else load_bundle(semantic)
+    return Models(load_bundle(detection), load_bundle(outline), load_bundle(risk), words, malignancy_by)

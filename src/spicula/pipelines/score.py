@@ -8,7 +8,6 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from spicula.classifiers import risk
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import written_aside
 from spicula.core.prediction import TRAITS, Prediction
@@ -19,10 +18,7 @@ from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
 from spicula.measure.segment import outline
 from spicula.pipelines.models import Models, load_models
-from spicula.transforms.crop import crop_box
-
-EMPTY_HU = -750.0
-"""No voxel within 4 mm is denser than this where there is no nodule, not even ground glass."""
+from spicula.pipelines.rate import rate, require_tissue
 
 Reader = Callable[[Path], Volume]
 
@@ -130,7 +126,7 @@ def _scored_in_one_image(
         yield result
 
 
-def predict_nodule(volume: Volume, row: NoduleRow, *, models: Models) -> list[Prediction]:
+def predict_nodule(volume: Volume, row: NoduleRow, *, models: Models) -> tuple[Prediction, ...]:
     """Malignancy and traits of one nodule of a table.
 
     Raises:
@@ -138,17 +134,9 @@ def predict_nodule(volume: Volume, row: NoduleRow, *, models: Models) -> list[Pr
         InputError: There is no tissue at the place.
     """
     center = row.center_xyz_mm(volume.geometry)
-    volume.geometry.require_inside(center, what=f"nodule {row.nodule_id} of {row.pid}")
-    densest = float(crop_box(volume, center, size_mm=8.0, spacing_mm=1.0).max())
-    if densest < EMPTY_HU:
-        raise InputError(
-            f"nodule {row.nodule_id} of {row.pid}: nothing but air or empty lung within 4 mm",
-            got=f"at most {densest:.0f} HU",
-            expected=f"{EMPTY_HU:g} HU or more",
-            hint="are the coordinates of another scan, or RAS or voxels?",
-        )
+    require_tissue(volume, center, what=f"nodule {row.nodule_id} of {row.pid}")
     mask = outline(volume, center, network=models.outline_network)
-    return risk.predict(volume, center, mask, model=models.risk_model, finding_id=row.nodule_id)
+    return rate(volume, center, mask, models=models, finding_id=row.nodule_id, look=False).predictions
 
 
 def _cells(predictions: Sequence[Prediction]) -> dict[str, str]:

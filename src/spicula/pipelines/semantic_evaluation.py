@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.core.files import written_aside
-from spicula.explain.lidc_classes import LIDC_CUTS, CutName, lidc_class
+from spicula.explain.lidc_classes import ASKED, LIDC_CUTS, CutName, lidc_class
 from spicula.explain.prompts import Style, prompts_of
 from spicula.explain.zero_shot import ZeroShot, zero_shot
 from spicula.explain.zero_shot_auroc import zero_shot_auroc
@@ -28,19 +28,6 @@ from spicula.metrics.ranking import retrieve
 from spicula.pipelines.risk_evaluation import difference, evaluate, fold_mean, rounded
 from spicula.pipelines.semantic_table import SemanticTable
 from spicula.pipelines.semantic_words import CUTS, all_codes, whole_text
-
-ASKED: Mapping[str, tuple[str, ...]] = {
-    "conspicuity": ("Poorly marginated", "Well marginated"),
-    "consistency": ("Pure ground glass", "Part-solid", "Solid"),
-    "margins=Spiculated": ("Absent", "Present"),
-    "margins=Lobulated": ("Absent", "Present"),
-    "shape": ("Ovoid", "Round"),
-    "calcification": ("Absent", "Present"),
-    "subtlety": ("Subtle", "Obvious"),
-    "eccentric_calcification": ("Absent", "Present"),
-    "cyst_like_spaces": ("Absent", "Present"),
-}
-"""Question to the classes that LIDC readers can tell apart."""
 
 STYLES: tuple[Style, ...] = ("templates", "compat")
 RECALLS = (1, 5, 10)

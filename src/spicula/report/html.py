@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from spicula import __version__
 from spicula.core.analysis import Analysis, Assessment
@@ -13,20 +15,11 @@ from spicula.core.files import written_aside
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Volume
+from spicula.core.words import CLEAR, Words
 from spicula.measure.rounding import half_up
 from spicula.report.pictures import Picture, overview_picture, plane_pictures
 from spicula.report.record import nearest_slice, plain_text
-
-TRAIT_WORDS = {
-    "subtlety_obvious": ("subtle", "obvious"),
-    "calcification_present": ("not calcified", "calcified"),
-    "sphericity_round": ("not round", "round"),
-    "margin_sharp": ("blurred margin", "sharp margin"),
-    "lobulation_present": ("not lobulated", "lobulated"),
-    "spiculation_present": ("not spiculated", "spiculated"),
-    "texture_solid": ("not wholly solid", "solid"),
-}
-"""Words against and for each trait."""
+from spicula.report.words import TRAIT_WORDS, WordRow, by_words_alone, difference, looked_most, word_rows
 
 UNKNOWN = "–"
 
@@ -44,6 +37,8 @@ class Bar:
         against: Word for a low probability.
         favor: Word for a high probability.
         leans: ``"against"``, ``"favor"`` or, where the interval spans one half, ``"neither"``.
+        words: Share that words give to the same, 0 to 100; None where they were not asked.
+        differs: How both disagree; empty where they do not.
     """
 
     at: float
@@ -54,6 +49,8 @@ class Bar:
     against: str = ""
     favor: str = ""
     leans: str = "neither"
+    words: float | None = None
+    differs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,9 @@ class Card:
     category: str
     facts: tuple[tuple[str, str, str], ...]
     traits: tuple[Bar, ...]
+    asked: tuple[WordRow, ...]
+    alone: tuple[str, ...]
+    looked: str
     assessments: tuple[Assessment, ...]
     planes: tuple[Picture, ...]
     overview: Picture
@@ -109,6 +109,7 @@ def render_html(analysis: Analysis, *, created: datetime | None = None) -> str:
             _card(finding, number=number, analysis=analysis)
             for number, finding in enumerate(analysis.findings, start=1)
         ],
+        words=_words_facts(analysis),
         warnings=[plain_text(warning) for warning in analysis.warnings],
         fingerprints=[plain_text(fingerprint) for fingerprint in analysis.fingerprints],
     )
@@ -150,7 +151,7 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
     size = finding.size
     mean = _mean_diameter_mm(size) if size else finding.diameter_mm
     category = next((a.category for a in assessments if a.system.startswith("Lung-RADS")), "")
-    traits = [_bar(predictions[name], *TRAIT_WORDS[name]) for name in TRAITS if name in predictions]
+    words = analysis.words_of(finding.id)
     return Card(
         number=number,
         title=f"Finding {plain_text(finding.id)}",
@@ -161,13 +162,38 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
         risk=_bar(predictions["malignancy"], "", "") if "malignancy" in predictions else None,
         category=category,
         facts=tuple(_facts(finding, size, volume=analysis.volume)),
-        traits=tuple(bar for bar in traits if bar is not None),
+        traits=tuple(_traits(predictions, words)),
+        asked=tuple(replace(row, word=plain_text(row.word)) for row in word_rows(words, predictions)),
+        alone=by_words_alone(words),
+        looked=looked_most(words),
         assessments=assessments,
         planes=plane_pictures(analysis.volume, finding),
         overview=overview_picture(analysis.volume, finding),
         outlined=finding.mask is not None and bool(finding.mask.array_zyx.any()),
         instance=instance.sop_instance_uid if instance else "",
     )
+
+
+def _traits(predictions: dict[str, Prediction], words: Words | None) -> Iterator[Bar]:
+    """A bar for each trait, with what words say of the same."""
+    answers = {answer.trait: answer for answer in (words.standard if words else ()) if answer.trait_class is not None}
+    for name in TRAITS:
+        bar = _bar(predictions[name], *TRAIT_WORDS[name]) if name in predictions else None
+        if bar is None:
+            continue
+        answer = answers.get(name)
+        if answer is not None and answer.trait_class is not None:
+            share = round(100 * answer.of(answer.trait_class), 1)
+            bar = replace(bar, words=share, differs=difference(answer))
+        yield bar
+
+
+def _words_facts(analysis: Analysis) -> dict[str, Any] | None:
+    """What the page says of how words are asked; None where none were."""
+    if not analysis.words:
+        return None
+    requested = any(words.requested for words in analysis.words)
+    return {"requested": requested, "edge": CLEAR, "compat": analysis.words[0].prompts == "compat"}
 
 
 def _readable(assessment: Assessment) -> Assessment:

@@ -17,6 +17,7 @@ from spicula.core.files import written_aside
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Instance, Volume
+from spicula.report.words import words_record
 
 SCHEMA = "spicula-report/1"
 """Version of the record; a key that changes its meaning or goes away raises it."""
@@ -184,6 +185,7 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
     index = np.rint(volume.geometry.world_to_index(finding.center_xyz_mm)).astype(int)
     predictions = analysis.predictions_of(finding.id)
     assessments = analysis.assessments.get(finding.id, ())
+    words = analysis.words_of(finding.id)
     return {
         "id": plain_text(finding.id),
         "center_xyz_mm": _numbers(finding.center_xyz_mm),
@@ -200,6 +202,7 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
         "attributes": {name: _prediction(predictions[name]) for name in TRAITS if name in predictions},
         "lung_rads": _assessment(assessments, "Lung-RADS"),
         "fleischner": _assessment(assessments, "Fleischner"),
+        **({"words": words_record(words)} if words else {}),
     }
 
 
