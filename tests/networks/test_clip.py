@@ -54,6 +54,24 @@ def test_split_attention_computes_the_same() -> None:
     torch.testing.assert_close(SplitAttention(attention)(x), attention(x), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_last_block_serves_the_first_token_alone_and_says_the_same(layers: int, split: bool, randomize) -> None:
+    from spicula.networks.clip import SplitAttention, Transformer
+
+    tower = Transformer(16, layers, 4)
+    randomize(tower, std=0.3)
+    if split:
+        for block in tower.resblocks:
+            block.attn = SplitAttention(block.attn)
+    x = torch.randn(3, 7, 16, requires_grad=True)
+    whole, first = tower(x)[:, 0], tower.first(x)
+    assert first.shape == (3, 16)
+    torch.testing.assert_close(first, whole, atol=1e-5, rtol=1e-5)
+    (of_whole,), (of_first,) = (torch.autograd.grad(found.sum(), x) for found in (whole, first))
+    torch.testing.assert_close(of_first, of_whole, atol=1e-5, rtol=1e-4)
+
+
 def test_attention_equals_the_formula() -> None:
     from spicula.networks.clip import Attention
 

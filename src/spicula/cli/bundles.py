@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from spicula.cli.scans import Coords
+
 app = typer.Typer(no_args_is_help=True, help="The trained models: what is there, their cards, their hashes.")
 import_app = typer.Typer(
     no_args_is_help=True, help="Make bundles of weights that others published (needs the extra 'train')."
@@ -71,6 +73,21 @@ def bundle_verify(
     for bundle in [load_bundle(name) for name in names] if names else shipped_bundles():
         bundle.verify()
         typer.echo(f"{bundle.fingerprint}  whole")
+
+
+@app.command("quantize")
+def bundle_quantize(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle of 'bundle import clip-nodule'.")],
+    nodules: Annotated[Path, typer.Argument(help="Known nodules (CSV as for 'spicula score'): what it will see.")],
+    out: OutOption,
+    coords: Annotated[Coords, typer.Option(help="What the coordinates are.")] = Coords.lps,
+    limit: Annotated[int, typer.Option(min=8, help="At most so many nodules, spread over the table.")] = 64,
+) -> None:
+    """An imported ensemble in int8, with how far it agrees with the one it was made of (needs the extra 'train')."""
+    from spicula.pipelines.quantize_bundle import quantize_bundle
+
+    made = quantize_bundle(bundle, nodules, out, coords=coords.value, limit=limit, report=typer.echo)
+    _print_imported(made, f"spicula score nodules.csv --compat --bundle {out} --out predictions.csv")
 
 
 @import_app.command("clip-nodule")

@@ -22,7 +22,7 @@ from spicula.dicom.gaps import Gaps
 from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
 from spicula.metrics.calibration import BetaCalibration
-from spicula.runtime.openvino import Network, load_network
+from spicula.runtime.openvino import Ensemble, Precision, load_ensemble
 from spicula.transforms.nine_planes import clip_normalized, nine_planes, zoom_planes
 from spicula.transforms.nodule_cube import nodule_cube, window
 
@@ -44,7 +44,7 @@ class CompatModel:
 
     bundle: Bundle
     folds: tuple[int, ...]
-    networks: tuple[Network, ...]
+    networks: Ensemble
     calibrations: tuple[BetaCalibration, ...]
     width: int
 
@@ -68,23 +68,35 @@ class CompatModel:
         Raises:
             GeometryError: The center lies outside the scan.
         """
-        planes = compat_planes(volume, center_xyz_mm, preprocessing=self.bundle.preprocessing)
-        logits = np.stack([network(planes[None])[0][0, self.width : self.width + 2] for network in self.networks])
+        return self.rate(compat_planes(volume, center_xyz_mm, preprocessing=self.bundle.preprocessing))
+
+    def rate(self, planes: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probability of malignancy by each fold.
+
+        Args:
+            planes: Of one nodule, by :func:`compat_planes`.
+
+        Returns:
+            ``[folds]``, not calibrated.
+        """
+        logits = np.stack([found[0, self.width : self.width + 2] for (found,) in self.networks(planes[None])])
         return np.asarray(1.0 / (1.0 + np.exp(np.float64(logits[:, 0]) - logits[:, 1])), dtype=np.float64)
 
 
-def load_compat(bundle: str | Path, *, threads: int | None = None) -> CompatModel:
+def load_compat(bundle: str | Path, *, threads: int | None = None, precision: Precision = "f32") -> CompatModel:
     """Open an imported ensemble.
 
     Args:
         bundle: Folder of the bundle.
         threads: Of inference; OpenVINO chooses if None.
+        precision: What is computed in, see :func:`spicula.runtime.openvino.load_network`.
 
     Returns:
         The model.
 
     Raises:
         BundleError: There is no such bundle, it is damaged, or it rates no nodules.
+        InputError: The CPU has none of the precision.
     """
     found = load_bundle(bundle)
     outputs = found.manifest["outputs"]
@@ -94,7 +106,8 @@ def load_compat(bundle: str | Path, *, threads: int | None = None) -> CompatMode
             expected="an imported experiment folder", hint="spicula bundle import clip-nodule CKPT_DIR --out DIR",
         )  # fmt: skip
     folds = outputs["networks"]
-    networks = tuple(load_network(found, fold["image"], threads=threads) for fold in folds)
+    images = [fold["image"] for fold in folds]
+    networks = load_ensemble(found, images, threads=threads, precision=precision, batch=1)
     return CompatModel(found, tuple(fold["fold"] for fold in folds), networks, _calibrations(found, folds),
                        int(folds[0]["embedding"]))  # fmt: skip
 
