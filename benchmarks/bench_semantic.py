@@ -26,13 +26,13 @@ from spicula.core.bundle import load_bundle
 from spicula.core.files import written_aside
 from spicula.core.finding import Case
 from spicula.core.volume import Volume
+from spicula.core.words import CLEAR
 from spicula.datasets import lidc_nodules
 from spicula.explain.lidc_classes import QUESTION_OF_TRAIT
 from spicula.measure.segment import outline
 from spicula.metrics.bootstrap import bootstrap_difference
 from spicula.metrics.classification import auroc
 from spicula.pipelines.risk_evaluation import difference, fold_mean
-from spicula.pipelines.words import CLEARLY
 from spicula.runtime.openvino import load_network
 
 RESULT = Path(__file__).parent / "results" / "semantic.json"
@@ -83,7 +83,7 @@ def disagreements(run: Path, risk_run: Path) -> dict[str, Any]:
             for row in read(run / "predictions.csv")
         ]
         sure = [(t, w, float(r[f"{trait}_label"])) for t, w, r in rows if t >= 0.8 or t <= 0.2]
-        clash = [(t, w, y) for t, w, y in sure if (t >= 0.8 and w <= CLEARLY) or (t <= 0.2 and w >= 1 - CLEARLY)]
+        clash = [(t, w, y) for t, w, y in sure if (t >= 0.8 and w <= 1 - CLEAR) or (t <= 0.2 and w >= CLEAR)]
         right = sum((t > 0.5) == (y > 0.5) for t, _, y in clash)
         found[trait] = {"sure": len(sure), "disagree": len(clash), "of_these_the_trait_is_right": right}
     return found

@@ -84,6 +84,7 @@ def card(
             "areas of prompts that no network was trained for, by style of the prompts and cut of the ratings",
             **evaluation,
         },
+        "role": _role(evaluation),
         "interval": "90 %: 5th to 95th percentile over the folds, each calibrated by 100 calibrations that were fitted "
         "to patients drawn with replacement. It says how sure the model is of its probability, given the readers' "
         "labels; it does not cover a nodule unlike those it learned from.",
@@ -103,3 +104,18 @@ def card(
             "on no nodule, get a number all the same.",
         ],
     }
+
+
+def _role(evaluation: Mapping[str, Any]) -> str:
+    """Whether the malignancy is worth to be the default, by the paired gain over the other model."""
+    gain = evaluation.get("gain_over_other")
+    if gain is None:
+        return "Explainer: its malignancy was not compared with that of nodule-risk."
+    told = f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+    if gain["low"] > 0:
+        return f"Better in the malignancy than nodule-risk on the same nodules and folds: AUROC {told}, paired."
+    return (
+        "Explainer. Its malignancy is not clearly better than that of nodule-risk on the same nodules and folds (AUROC "
+        f"{told}, paired, 95 %), so that stays the default of score and analyze; load_models(malignancy_by='semantic') "
+        "gives this one."
+    )
