@@ -92,8 +92,13 @@ def semantic_rows() -> list[tuple[str, str, str, str]]:
         table.append((f"... {name} by words alone, AUROC", f"{value:.3f}", f"{target:g}", "semantic"))
     own = f"{reports['own']['recall_at_10']:.2f} (chance {reports['own_chance']['recall_at_10']:.2f})"
     table.append(("... the right report among the image's first ten", own, "far above chance", "semantic"))
+    lost = semantic.get("trained_with_the_words_of_other_nodules")
+    if lost:
+        left = f"{lost['image_to_text']['own']['recall_at_10']:.2f}"
+        table.append(("... and where nodules were trained with the words of others", left, "lost", "semantic"))
     speed = semantic["milliseconds_a_nodule_outlined_before"]
-    table.append(("... a nodule, outlined before", f"{speed['all']:.0f} ms", "40 ms", "semantic"))
+    table.append(("... a nodule through the ensemble", f"{speed['ensemble']:.0f} ms", "40 ms", "semantic"))
+    table.append(("... cube, planes, measures and kernel machine included", f"{speed['all']:.0f} ms", "", "semantic"))
     return table
 
 

@@ -40,7 +40,7 @@ IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE, CALIBRATION_FILE = (
     "tokenizer.json",
     "calibration.json",
 )
-MIRRORS_ZYX = ((False, False, False), (False, False, True), (False, True, False), (False, True, True))
+MIRRORS_ZYX = ((False, False, False), (False, False, True))
 """Flips of the nodule over which the mean is taken."""
 
 PLANES = 9
@@ -166,7 +166,7 @@ def mirrored_planes(cube: NDArray[np.float32]) -> NDArray[np.float32]:
         cube: ``[2, side, side, side]`` HU and outline, as :func:`spicula.transforms.outlined_cube.outlined_cube` gives.
 
     Returns:
-        float32 ``[4, 9, 2, 48, 48]`` in the order of :data:`MIRRORS_ZYX`.
+        float32 ``[2, 9, 2, 48, 48]`` in the order of :data:`MIRRORS_ZYX`.
     """
     points = _mirrored_points()
     parts = [

@@ -19,8 +19,8 @@ from spicula.transforms.augment import Augmentation, draw_augmentation, points_b
 from spicula.transforms.nine_planes import CLIP_PIXELS, plane_points, torch_grid
 from spicula.transforms.planes import BACKGROUND_HU
 
-MIRRORS = ((False, False, False), (False, False, True), (False, True, False), (False, True, True))
-"""Flips along z, y, x over which an evaluation takes the mean."""
+MIRRORS = ((False, False, False), (False, False, True))
+"""Flips along z, y, x over which an evaluation takes the mean; two more (along y) change no area by 0.001."""
 
 
 def plane_grid(*, side: int, spacing_mm: float, pixels: int, pixel_mm: float) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ def preprocessing(table: SemanticTable, towers: Towers, provenance: Provenance) 
         "plane_field_mm": FIELD_MM,
         "fades_from_to_mm": [fade.NEAR_MM, fade.FAR_MM],
         "background_hu": BACKGROUND_HU,
-        "axes": "LPS; mean over four mirror images (left, back)",
+        "axes": "LPS; mean over the nodule and its mirror image (left)",
         "text": {"context": towers.tokenizer.context, "vocabulary": towers.tokenizer.vocabulary},
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb
 from pathlib import Path
@@ -19,7 +19,7 @@ from spicula.explain.lidc_classes import ASKED, LIDC_CUTS, CutName, lidc_class
 from spicula.explain.prompts import Style, prompts_of
 from spicula.explain.zero_shot import ZeroShot, zero_shot
 from spicula.explain.zero_shot_auroc import zero_shot_auroc
-from spicula.formats.table import read_table
+from spicula.formats.table import Row, read_table
 from spicula.metrics.bootstrap import bootstrap_difference, bootstrap_interval
 from spicula.metrics.classification import auroc
 from spicula.metrics.neighbors import given_distances
@@ -28,6 +28,7 @@ from spicula.metrics.ranking import retrieve
 from spicula.pipelines.risk_evaluation import difference, evaluate, fold_mean, rounded
 from spicula.pipelines.semantic_table import SemanticTable
 from spicula.pipelines.semantic_words import CUTS, all_codes, whole_text
+from spicula.pipelines.train_risk import WEIGHTS
 
 STYLES: tuple[Style, ...] = ("templates", "compat")
 RECALLS = (1, 5, 10)
@@ -214,20 +215,30 @@ def extents_score(table: SemanticTable, fold_of: Folds) -> Array:
 
 
 def read_scores(path: Path, table: SemanticTable, fold_of: Folds) -> Array:
-    """The malignancy of another model's ``predictions.csv``, in the order of the table.
+    """The malignancy of another model's ``predictions.csv``, in the order of the table, before its calibration.
 
     Raises:
         InputError: A nodule is missing, or lies in another fold.
     """
-    rows = {row["case_id"]: row for row in read_table(path, required=("case_id", "fold", "malignancy")).rows}
+    table_of_other = read_table(path, required=("case_id", "fold", "malignancy"))
+    columns = set(table_of_other.columns)
+    rows = {row["case_id"]: row for row in table_of_other.rows}
     scores = np.empty(len(table.cases))
     for number, case in enumerate(table.cases):
         row = rows.get(case.case_id)
         if row is None or int(row["fold"]) != fold_of[number]:
             got = "no such nodule" if row is None else f"fold {row['fold']}"
             raise InputError(f"{path}, {case.case_id}", got=got, expected=f"fold {fold_of[number]}")
-        scores[number] = row.number("malignancy")
+        scores[number] = _raw(row, columns)
     return scores
+
+
+def _raw(row: Row, columns: Collection[str]) -> float:
+    """The judges' logits of ``train risk``, weighed as it weighs them; else what ``train semantic`` wrote."""
+    if all(f"malignancy_{judge}_logit" in columns for judge in ("kernel", "network")):
+        kernel, network = (row.number(f"malignancy_{judge}_logit") for judge in ("kernel", "network"))
+        return WEIGHTS[0] * kernel + WEIGHTS[1] * network
+    return row.number("malignancy_raw" if "malignancy_raw" in columns else "malignancy")
 
 
 def write_predictions(path: Path, table: SemanticTable, found: OutOfFold) -> None:

@@ -138,7 +138,7 @@ def undisturbed(
 
 
 def see(table: SemanticTable, rows: Rows, weights: Weights, recipe: Recipe, towers: Towers) -> Views:
-    """What a trained network says of undisturbed nodules, the mean over four mirror images."""
+    """What a trained network says of undisturbed nodules, the mean over their mirror images."""
     torch = require("torch", extra="train")
     network = trained(table, weights, recipe, towers)
     parts = []
