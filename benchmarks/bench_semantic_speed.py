@@ -1,6 +1,6 @@
 """One nodule through a five-fold CLIP ViT-B/32 ensemble: eager torch against the runtime, in the same run.
 
-    OMP_NUM_THREADS=2 python benchmarks/bench_semantic_speed.py      (needs a quiet machine, 8 GB, SPICULA_SHARED)
+    OMP_NUM_THREADS=2 python benchmarks/bench_semantic_speed.py      (needs a quiet machine, 13 GB, SPICULA_SHARED)
 
 Writes ``benchmarks/results/semantic_speed.json``: seconds (median and least of the rounds, the ways taking turns),
 their ratios to eager torch in float32, and how far each precision agrees with float32 on nodules of LIDC that set no
