@@ -96,3 +96,8 @@ class Mask:
     def volume_mm3(self) -> float:
         """Volume of the region in mm3 (voxel count times voxel volume)."""
         return float(np.count_nonzero(self.array_zyx) * self.geometry.voxel_volume_mm3)
+
+    def padded(self) -> Mask:
+        """The same region with one voxel of nothing around its box: what lies beyond the box is outside."""
+        grid = self.geometry.crop((-1, -1, -1), [n + 1 for n in self.array_zyx.shape])
+        return Mask(np.pad(self.array_zyx, 1), grid)

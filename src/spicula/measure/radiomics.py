@@ -75,7 +75,7 @@ def describe(volume: Volume, mask: Mask) -> dict[str, float]:
 def _slab(volume: Volume, mask: Mask) -> _Slab:
     if not mask.array_zyx.any():
         raise GeometryError("mask", got="an empty outline", expected="at least one voxel")
-    padded = _padded(mask)
+    padded = mask.padded()
     corners = np.argwhere(mask.array_zyx)
     low, high = corners.min(axis=0) - 0.5, corners.max(axis=0) + 0.5
     box = np.array([[low[0], high[0]], [low[1], high[1]], [low[2], high[2]]])
@@ -97,11 +97,6 @@ def _slab(volume: Volume, mask: Mask) -> _Slab:
     inside = part >= min(0.5, float(part.max()))
     distance = np.stack([_signed_distance(plane) for plane in inside]) * pixel
     return _Slab(hu, part, inside, distance, pixel)
-
-
-def _padded(mask: Mask) -> Mask:
-    shape = mask.array_zyx.shape
-    return Mask(np.pad(mask.array_zyx, 1), mask.geometry.crop((-1, -1, -1), [n + 1 for n in shape]))
 
 
 def _signed_distance(plane: NDArray[np.bool_]) -> Array:

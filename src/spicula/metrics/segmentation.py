@@ -172,6 +172,4 @@ def _placed(mask: Mask, grid: Geometry) -> BoolArray:
         box = tuple(slice(s, s + n) for s, n in zip(whole, mask.array_zyx.shape, strict=True))
         out[box] = mask.array_zyx
         return out
-    # One voxel of nothing around the mask: what lies beyond its box is outside, what lies in its last voxel is not.
-    wider = mask.geometry.crop((-1, -1, -1), tuple(n + 1 for n in mask.array_zyx.shape))
-    return np.asarray(sample(Mask(np.pad(mask.array_zyx, 1), wider), grid, order=0, outside=0.0) > 0.5)
+    return np.asarray(sample(mask.padded(), grid, order=0, outside=0.0) > 0.5)

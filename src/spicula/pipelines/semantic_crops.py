@@ -114,7 +114,7 @@ def plane_of(crop: Crop, outline: OutlineCrop) -> NDArray[np.float32]:
     flat = Volume(volume.array_zyx[slice_index : slice_index + 1], _one_slice(volume.geometry, slice_index))
     try:
         found = outline(crop, volume, middle.tolist())
-        inside = sample(_padded(found), flat.geometry, outside=0.0) >= 0.5
+        inside = sample(found.padded(), flat.geometry, outside=0.0) >= 0.5
     except InputError:  # the outline wandered out of the crop
         inside = np.zeros(flat.geometry.shape_zyx, dtype=np.bool_)
     if not inside.any():
@@ -153,11 +153,6 @@ def turned_about_middle(hu: NDArray[np.float32]) -> Volume:
 
 def _one_slice(grid: Geometry, index: int) -> Geometry:
     return grid.crop((index, 0, 0), (index + 1, *grid.shape_zyx[1:]))
-
-
-def _padded(mask: Mask) -> Mask:
-    grid = mask.geometry.crop((-1,) * 3, [n + 1 for n in mask.geometry.shape_zyx])
-    return Mask(np.pad(mask.array_zyx, 1), grid)
 
 
 def _disk(grid: Geometry, middle: NDArray[np.float64], *, radius_mm: float = 2.5) -> NDArray[np.bool_]:

@@ -159,8 +159,7 @@ def _png(hu: NDArray[np.float32]) -> str:
 
 def _outline_path(mask: Mask, grid: Geometry) -> str:
     """The outline of a mask on a plane as an SVG path in mm."""
-    padded = Mask(np.pad(mask.array_zyx, 1), mask.geometry.crop([-1] * 3, [n + 1 for n in mask.geometry.shape_zyx]))
-    soft = sample(padded, grid, outside=0.0)[0]
+    soft = sample(mask.padded(), grid, outside=0.0)[0]
     step = grid.spacing_zyx_mm[1]
     parts = []
     for line in outlines(soft):

@@ -112,8 +112,7 @@ def _outline_box(grid: Geometry, mask: Mask) -> tuple[NDArray[np.intp], NDArray[
 
 def _on_lattice(mask: Mask, grid: Geometry) -> NDArray[np.bool_]:
     """The outline's voxels on a grid; the nearest ones where it is thinner than the grid's voxels."""
-    padded = Mask(np.pad(mask.array_zyx, 1), mask.geometry.crop((-1,) * 3, [n + 1 for n in mask.array_zyx.shape]))
-    inside = sample(padded, grid, outside=0.0) >= 0.5
+    inside = sample(mask.padded(), grid, outside=0.0) >= 0.5
     if not inside.any():
         index = grid.world_to_index(mask.geometry.index_to_world(np.argwhere(mask.array_zyx)))
         inside[tuple(np.rint(index).astype(int).T)] = True

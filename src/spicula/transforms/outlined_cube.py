@@ -36,5 +36,4 @@ def outlined_cube(volume: Volume, mask: Mask) -> NDArray[np.float32]:
     seen = faded(volume, mask)
     middle = mask.geometry.index_to_world(np.argwhere(mask.array_zyx)).mean(axis=0)
     grid = box_geometry(middle.tolist(), shape_zyx=(SIDE,) * 3, spacing_zyx_mm=(SPACING_MM,) * 3)
-    padded = Mask(np.pad(mask.array_zyx, 1), mask.geometry.crop((-1,) * 3, [n + 1 for n in mask.array_zyx.shape]))
-    return np.stack([sample(seen, grid, outside=BACKGROUND_HU), sample(padded, grid, outside=0.0)])
+    return np.stack([sample(seen, grid, outside=BACKGROUND_HU), sample(mask.padded(), grid, outside=0.0)])

@@ -58,8 +58,7 @@ def axial_planes(volume: Volume, mask: Mask, *, pixels: int = PIXELS) -> NDArray
         origin_xyz_mm=(middle[0] - extent, middle[1] - extent, middle[2] - step),
     )
     hu = np.clip(sample(volume, grid), -1024.0, 1500.0)
-    padded = Mask(np.pad(mask.array_zyx, 1), mask.geometry.crop((-1,) * 3, [n + 1 for n in mask.array_zyx.shape]))
-    part = sample(padded, grid, outside=0.0)
+    part = sample(mask.padded(), grid, outside=0.0)
     for plane in range(PLANES):
         inside = part[plane] >= 0.5
         if not inside.any():
