@@ -1,4 +1,4 @@
-"""Checkpoints from which a killed training goes on exactly, and the learning rate's course; no pickle."""
+"""Checkpoints from which a killed training goes on exactly, and what every training's steps share; no pickle."""
 
 from __future__ import annotations
 
@@ -93,6 +93,36 @@ def update_average(average: dict[str, Any], network: Any, *, step: int, most_kep
     for name, value in network.state_dict().items():
         if value.dtype.is_floating_point:
             average[name].mul_(keep).add_(value.detach(), alpha=1 - keep)
+
+
+def finished_weights(folder: Path) -> dict[str, Any] | None:
+    """The weights of a training that has ended, by name; None where it has not."""
+    if not (folder / WEIGHTS).is_file():
+        return None
+    return dict(require("safetensors.torch", extra="train").load_file(folder / WEIGHTS))
+
+
+def decay_groups(network: Any, decay: float) -> list[dict[str, Any]]:
+    """What of a network trains, for its optimizer: weight decay for matrices, none for the rest."""
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def descend(loss: Any, network: Any, optimizer: Any, *, longest: float = 5.0) -> float:
+    """One step of the optimizer down a loss, the gradient cut to a length.
+
+    Returns:
+        The loss.
+    """
+    torch = require("torch", extra="train")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), longest)
+    optimizer.step()
+    return float(loss.detach())
 
 
 def append_log(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ from spicula.measure import segment
 from spicula.networks.checkpoint import (
     append_log,
     cosine_rate,
+    descend,
+    finished_weights,
     resume_checkpoint,
     save_checkpoint,
     save_weights,
@@ -59,8 +61,9 @@ def fit(
     """
     torch = require("torch", extra="train")
     safetensors = require("safetensors.torch", extra="train")
-    if (folder / "weights.safetensors").is_file():
-        return dict(safetensors.load_file(folder / "weights.safetensors"))
+    done = finished_weights(folder)
+    if done is not None:
+        return done
     from spicula.networks.unet import UNet
 
     torch.set_num_threads(recipe.threads)
@@ -100,11 +103,7 @@ def _learn(torch: Any, network: Any, optimizer: Any, batch: list[Any]) -> float:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = network(image.to(memory_format=torch.channels_last_3d))
     loss = _loss(torch, logits.float(), truth, known)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimizer.step()
-    return float(loss.item())
+    return descend(loss, network, optimizer)
 
 
 def _loss(torch: Any, logits: Any, truth: Any, known: Any) -> Any:

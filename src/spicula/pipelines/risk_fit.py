@@ -16,6 +16,9 @@ from spicula.core.extras import require
 from spicula.networks.checkpoint import (
     append_log,
     cosine_rate,
+    decay_groups,
+    descend,
+    finished_weights,
     resume_checkpoint,
     save_checkpoint,
     save_weights,
@@ -105,14 +108,14 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
         The weights (moving average), by name, as torch tensors.
     """
     torch = require("torch", extra="train")
-    safetensors = require("safetensors.torch", extra="train")
-    if (folder / "weights.safetensors").is_file():
-        return dict(safetensors.load_file(folder / "weights.safetensors"))
+    done = finished_weights(folder)
+    if done is not None:
+        return done
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     wanted = torch.from_numpy(_wanted(table)).float()
     network = new_network(table, recipe).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.rate)
+    optimizer = torch.optim.AdamW(decay_groups(network, recipe.decay), lr=recipe.rate)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     first = resume_checkpoint(folder, network, optimizer, average)
     network.train()
@@ -130,11 +133,7 @@ def fit_network(table: Table, rows: Rows, folder: Path, recipe: NetworkRecipe) -
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 output = network(planes)
             loss = _loss(torch, output.float(), wanted[chosen])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            total += float(loss.detach())
+            total += descend(loss, network, optimizer)
             update_average(average, network, step=epoch * steps + step)
         facts = {"epoch": epoch, "loss": round(total / steps, 5), "seconds": round(time.perf_counter() - started, 2)}
         append_log(folder, facts)
@@ -179,12 +178,6 @@ def network_logits(table: Table, rows: Rows, weights: Sequence[dict[str, Any]], 
 def _wanted(table: Table) -> Array:
     size = np.log(table.diameter_mm)[:, None] - 2.0
     return np.concatenate([goals(table), table.steps, size], axis=1)
-
-
-def _groups(network: Any, recipe: NetworkRecipe) -> list[dict[str, Any]]:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def _loss(torch: Any, output: Any, wanted: Any) -> Any:

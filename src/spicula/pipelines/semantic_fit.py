@@ -13,9 +13,10 @@ from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.metrics.patients import deal_folds
 from spicula.networks.checkpoint import (
-    WEIGHTS,
     append_log,
     cosine_rate,
+    decay_groups,
+    finished_weights,
     resume_checkpoint,
     save_checkpoint,
     save_weights,
@@ -57,9 +58,10 @@ def fit(
     Raises:
         InputError: A loss or gradient was not finite; the checkpoint holds the last good epoch.
     """
-    torch, safetensors = require("torch", extra="train"), require("safetensors.torch", extra="train")
-    if (folder / WEIGHTS).is_file():
-        return dict(safetensors.load_file(folder / WEIGHTS))
+    torch = require("torch", extra="train")
+    done = finished_weights(folder)
+    if done is not None:
+        return done
     network = new_network(table, towers, recipe, vision_weights=vision_weights, text_weights=text_weights)
     training = _Training(table, rows, recipe, towers, network)
     average = {name: value.detach().clone() for name, value in training.learned.state_dict().items()}
@@ -112,7 +114,7 @@ class _Training:
             network.measures.standardize_by(torch.from_numpy(own.mean(axis=0)), torch.from_numpy(scale))
         self.learned = Learned(network.to(self.device), everything=recipe.pretrained)
         self.network = self.accelerator.prepare_model(network)
-        self.optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.rate)
+        self.optimizer = torch.optim.AdamW(decay_groups(network, recipe.decay), lr=recipe.rate)
         self.words_of = words_of(table, self.rows, recipe)
         self.codes = {cut: codes[self.words_of] for cut, codes in all_codes(table.medians).items()}
         self.scarce = scarcity({cut: codes[self.rows] for cut, codes in self.codes.items()}) if recipe.spread else None
@@ -259,11 +261,3 @@ def _split(table: SemanticTable, rows: Rows, recipe: Recipe) -> tuple[Rows, Rows
         return rows, rows[:0]
     part = deal_folds(table.patients[rows], table.labels[rows, 0], folds=VALIDATION_PARTS, seed=recipe.seed)
     return rows[part != 0], rows[part == 0]
-
-
-def _groups(network: Any, recipe: Recipe) -> list[dict[str, Any]]:
-    learned = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": recipe.decay},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-    ]

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from spicula.core.extras import require
 from spicula.datasets.lidc_nodules import TRAITS
 from spicula.networks.checkpoint import (
-    WEIGHTS,
     append_log,
     cosine_rate,
+    decay_groups,
+    descend,
+    finished_weights,
     resume_checkpoint,
     save_checkpoint,
     save_weights,
@@ -106,18 +108,19 @@ def pretrain(table: CropTable, rows: Rows, folder: Path, recipe: PretrainRecipe,
     Raises:
         InputError: A loss was not finite; the checkpoint holds the last good epoch.
     """
-    torch, safetensors = require("torch", extra="train"), require("safetensors.torch", extra="train")
+    torch = require("torch", extra="train")
     from spicula.networks.clip_losses import require_finite
     from spicula.networks.plane_ratings import PlaneRatings, changed_planes
 
-    if (folder / WEIGHTS).is_file():
-        return dict(safetensors.load_file(folder / WEIGHTS))
+    done = finished_weights(folder)
+    if done is not None:
+        return done
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     wanted = torch.from_numpy(goals(table.ratings))
     network = PlaneRatings(make_vision(), wanted.shape[1]).to(memory_format=torch.channels_last)
     network.train()
-    optimizer = torch.optim.AdamW(_groups(network, recipe.decay), lr=recipe.rate)
+    optimizer = torch.optim.AdamW(decay_groups(network, recipe.decay), lr=recipe.rate)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     first = resume_checkpoint(folder, network, optimizer, average)
     heavy = torch.tensor([MALIGNANCY_WEIGHT if n == "malignancy" else 1.0 for n, s in THRESHOLDS.items() for _ in s])
@@ -142,11 +145,7 @@ def pretrain(table: CropTable, rows: Rows, folder: Path, recipe: PretrainRecipe,
             )
             loss = (cross * heavy).sum(dim=1).mean() / heavy.sum()
             require_finite(loss, [f"{step} of epoch {epoch}: {table.crops[chosen[0]].path.name}"])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            total += float(loss.detach())
+            total += descend(loss, network, optimizer)
             update_average(average, network, step=number)
         facts = {"epoch": epoch, "loss": round(total / steps, 5), "seconds": round(time.perf_counter() - started, 2)}
         append_log(folder, facts)
@@ -154,11 +153,3 @@ def pretrain(table: CropTable, rows: Rows, folder: Path, recipe: PretrainRecipe,
     tower = {name.removeprefix("vision."): value for name, value in average.items() if name.startswith("vision.")}
     save_weights(folder, tower)
     return tower
-
-
-def _groups(network: Any, decay: float) -> list[dict[str, Any]]:
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from spicula.core.extras import require
 from spicula.datasets.lidc_nodules import TRAITS
 from spicula.networks.checkpoint import (
-    WEIGHTS,
     append_log,
     cosine_rate,
+    descend,
+    finished_weights,
     resume_checkpoint,
     save_checkpoint,
     save_weights,
@@ -88,12 +89,13 @@ def pretrain_text(folder: Path, recipe: TextRecipe, *, make_text: Any, tokenizer
     Raises:
         InputError: A loss was not finite; the checkpoint holds the last good state.
     """
-    torch, safetensors = require("torch", extra="train"), require("safetensors.torch", extra="train")
+    torch = require("torch", extra="train")
     from spicula.networks.clip_losses import require_finite
     from spicula.networks.text_answers import TextAnswers
 
-    if (folder / WEIGHTS).is_file():
-        return dict(safetensors.load_file(folder / WEIGHTS))
+    done = finished_weights(folder)
+    if done is not None:
+        return done
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     network = TextAnswers(make_text(), len(QUESTIONS), CLASSES + 1)
@@ -113,12 +115,8 @@ def pretrain_text(folder: Path, recipe: TextRecipe, *, make_text: Any, tokenizer
         logits = network(ids)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), goal.flatten())
         require_finite(loss, [f"{step} of the made-up texts"])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+        total += descend(loss, network, optimizer)
         update_average(average, network, step=step)
-        total += float(loss.detach())
         right += float((logits.detach().argmax(dim=2) == goal).float().mean())
         if (step + 1) % recipe.checkpoint_every == 0 or step == recipe.steps - 1:
             count = (step % recipe.checkpoint_every) + 1

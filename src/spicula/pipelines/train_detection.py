@@ -21,6 +21,8 @@ from spicula.detectors import blob
 from spicula.networks.checkpoint import (
     append_log,
     cosine_rate,
+    descend,
+    finished_weights,
     resume_checkpoint,
     save_checkpoint,
     save_weights,
@@ -197,9 +199,9 @@ def fit(crops: Crops, rows: NDArray[np.intp], folder: Path, recipe: Recipe) -> d
         The weights (moving average) by name, as torch tensors.
     """
     torch = require("torch", extra="train")
-    safetensors = require("safetensors.torch", extra="train")
-    if (folder / "weights.safetensors").is_file():
-        return dict(safetensors.load_file(folder / "weights.safetensors"))
+    done = finished_weights(folder)
+    if done is not None:
+        return done
     from spicula.networks.nodule_filter import NoduleFilter
 
     torch.set_num_threads(recipe.threads)
@@ -242,11 +244,7 @@ def _learn(
         logits = network(image.to(memory_format=torch.channels_last_3d))
     each = torch.nn.functional.binary_cross_entropy_with_logits(logits.float()[:, 0], truth, reduction="none")
     loss = ((1 - torch.exp(-each)) ** recipe.focus * each).mean()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimizer.step()
-    return float(loss.item())
+    return descend(loss, network, optimizer)
 
 
 def _export(weights: Mapping[str, Any]) -> bytes:

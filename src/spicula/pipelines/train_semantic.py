@@ -35,7 +35,7 @@ from spicula.pipelines.semantic_evaluation import (
     judge,
     write_predictions,
 )
-from spicula.pipelines.semantic_pretrain import PretrainRecipe, pretrain
+from spicula.pipelines.semantic_pretrain import pretrain
 from spicula.pipelines.semantic_pretrain_text import pretrain_text
 from spicula.pipelines.semantic_recipe import Recipe, Towers, compact_towers, published_towers, recipe_of
 from spicula.pipelines.semantic_table import SemanticTable, make_semantic_table
@@ -204,10 +204,10 @@ def _pretrained(
     towers: Towers,
 ) -> semantic_views.Weights | None:  # fmt: skip
     """The image tower pretrained on the crops of all patients but those held out; None where the recipe has none."""
-    if crops is None:
+    if crops is None or recipe.pretraining is None:
         return None
     rows = np.flatnonzero(~np.isin(crops.patients, table.patients[held_out]))
-    how = replace(recipe.pretraining or PretrainRecipe(), seed=recipe.seed, threads=recipe.threads)
+    how = replace(recipe.pretraining, seed=recipe.seed, threads=recipe.threads)
     return pretrain(crops, rows, folder, how, make_vision=lambda: towers.make().vision_model)
 
 
