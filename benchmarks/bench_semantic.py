@@ -30,9 +30,6 @@ from spicula.core.words import CLEAR
 from spicula.datasets import lidc_nodules
 from spicula.explain.lidc_classes import QUESTION_OF_TRAIT
 from spicula.measure.segment import outline
-from spicula.metrics.bootstrap import bootstrap_difference
-from spicula.metrics.classification import auroc
-from spicula.pipelines.risk_evaluation import difference, fold_mean
 from spicula.runtime.openvino import load_network
 
 RESULT = Path(__file__).parent / "results" / "semantic.json"
@@ -42,35 +39,6 @@ SHARED = Path(os.environ.get("SPICULA_SHARED", "../shared")).resolve() / "data"
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-def against_risk(run: Path, risk_run: Path) -> dict[str, Any]:
-    """Both defaults on the same nodules in the same folds, by their calibrated and their raw malignancy."""
-    ours, theirs = read(run / "predictions.csv"), {row["case_id"]: row for row in read(risk_run / "predictions.csv")}
-    label = np.array([float(row["label"]) for row in ours])
-    fold_of = np.array([int(row["fold"]) for row in ours])
-    patients = np.array([row["patient_id"] for row in ours])
-    score = np.array([float(row["malignancy_raw"]) for row in ours])
-    other = np.array(
-        [
-            0.6 * float(theirs[row["case_id"]]["malignancy_kernel_logit"])
-            + 0.4 * float(theirs[row["case_id"]]["malignancy_network_logit"])
-            for row in ours
-        ]
-    )
-    return {
-        "semantic": {
-            "auroc": round(auroc(label, score), 4),
-            "mean_of_folds": round(fold_mean(label, score, fold_of), 4),
-        },
-        "risk": {"auroc": round(auroc(label, other), 4), "mean_of_folds": round(fold_mean(label, other, fold_of), 4)},
-        "folds": [
-            {name: round(auroc(label[fold_of == k], one[fold_of == k]), 4) for name, one in both}
-            for k in np.unique(fold_of)
-            for both in [(("semantic", score), ("risk", other))]
-        ],
-        "gain": difference(bootstrap_difference(auroc, label, score, other, patients, resamples=2000)),
-    }
 
 
 def disagreements(run: Path, risk_run: Path) -> dict[str, Any]:
@@ -152,7 +120,6 @@ def main() -> None:
         "bundle_mb": round(sum((bundle.folder / name).stat().st_size for name in bundle.manifest["files"]) / 1e6, 2),
         "run": {"arguments": facts["arguments"], "fingerprint": facts["finished"]["fingerprint"]},
         "out_of_fold": json.loads((given.run / "evaluation.json").read_text(encoding="utf-8")),
-        "against_nodule-risk_trained_on_the_same_outlines": against_risk(given.run, given.risk_run),
         "words_against_traits": disagreements(given.run, given.risk_run),
         "whole_scan_of_LIDC-IDRI-0001": whole_scan(shipped_scorer()),
         "milliseconds_a_nodule_outlined_before": milliseconds(cases),

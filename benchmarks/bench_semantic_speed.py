@@ -23,7 +23,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench_planes import timed
 from spicula.core.bundle import Bundle, write_bundle
 from spicula.core.files import written_aside
 from spicula.datasets.nodule_csv import LABEL, read_nodules
@@ -127,18 +127,6 @@ def published(networks: Sequence[NoduleClip], planes: np.ndarray) -> list[np.nda
         return eager(networks, planes)
 
 
-def timed(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of each way; the ways take turns, after one round that does not count."""
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for count in range(rounds + 1):
-        for way, run in ways.items():
-            started = time.perf_counter()
-            run()
-            if count:
-                seconds[way].append(time.perf_counter() - started)
-    return {way: {"median_s": round(float(np.median(s)), 4), "least_s": round(min(s), 4)} for way, s in seconds.items()}
-
-
 def probability(outputs: Sequence[np.ndarray]) -> np.ndarray:
     """Of malignancy, by each network."""
     logits = np.array([found[0, WIDTH : WIDTH + 2] for found in outputs], dtype=np.float64)
@@ -205,7 +193,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "eager_f32_last_block_for_one_token": lambda: eager(networks, planes[0]),
         }
         ways |= {way: (lambda run=run: run(planes[0])) for way, run in ours.items()}
-        seconds = timed(ways, args.rounds)
+        seconds = {
+            way: {name: round(value, 4) for name, value in one.items()} for way, one in timed(ways, args.rounds).items()
+        }
     spread = np.std([np.log(p / (1 - p)) for p in (probability(o) for o in exact)])
     return {
         "what": f"one nodule (nine planes of 3 x 224 x 224) through the image sides of {FOLDS} CLIP ViT-B/32 networks",

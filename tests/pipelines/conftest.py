@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spicula.core.analysis import Analysis
+from spicula.core.finding import Case
+from spicula.core.volume import Mask, Volume
+from spicula.datasets import lidc_nodules
 from spicula.pipelines.batch import Outcome, analyze_paths
+from spicula.pipelines.risk_table import Outlines
 
 Analyzed = tuple[Analysis, Path]
 
@@ -37,3 +42,16 @@ def lidc_0001(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(shared / "scans" / "LIDC-IDRI-0001.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
+
+
+@pytest.fixture
+def readers_outlines(shared: Path) -> Outlines:
+    """The readers' own outlines, cut as the volume is: for trials that train no outline network."""
+
+    def readers(case: Case, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
+        mask = lidc_nodules.load_mask(shared / "lidc_nodules", case.case_id)
+        start = np.rint(mask.geometry.world_to_index(volume.geometry.index_to_world([0, 0, 0]))).astype(int)
+        part = tuple(slice(a, a + n) for a, n in zip(start.tolist(), volume.array_zyx.shape, strict=True))
+        return Mask(mask.array_zyx[part], volume.geometry)
+
+    return readers

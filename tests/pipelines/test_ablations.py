@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="pip install 'spicula[train]'")
 
 from spicula.core.errors import InputError
-from spicula.core.finding import Case
-from spicula.core.volume import Mask, Volume
-from spicula.datasets import lidc_nodules
 from spicula.pipelines.ablations import ARMS, SEMANTIC, Scores, compare_arms, run_ablations
+from spicula.pipelines.risk_table import Outlines
 from spicula.pipelines.semantic_recipe import recipe_of
 
 
@@ -47,16 +44,10 @@ def test_unknown_arms_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_a_tiny_job_can_be_shared_and_resumed(shared: Path, tmp_path: Path) -> None:
-    def readers(case: Case, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
-        mask = lidc_nodules.load_mask(shared / "lidc_nodules", case.case_id)
-        start = np.rint(mask.geometry.world_to_index(volume.geometry.index_to_world([0, 0, 0]))).astype(int)
-        part = tuple(slice(a, a + n) for a, n in zip(start.tolist(), volume.array_zyx.shape, strict=True))
-        return Mask(mask.array_zyx[part], volume.geometry)
-
+def test_a_tiny_job_can_be_shared_and_resumed(shared: Path, tmp_path: Path, readers_outlines: Outlines) -> None:
     text = replace(recipe_of("compact").text_pretraining, steps=2, batch=8)
     recipe = replace(recipe_of("compact"), epochs=1, batch=16, width=16, pretraining=None, text_pretraining=text)
-    arguments = {"recipe": recipe, "outlines": readers, "folds": 2, "variants": 1, "limit": 120}
+    arguments = {"recipe": recipe, "outlines": readers_outlines, "folds": 2, "variants": 1, "limit": 120}
     lines: list[str] = []
     out = tmp_path / "job"
     assert run_ablations(shared, out, only=["probe", "lora"], report=lines.append, **arguments) is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,10 @@ pytest.importorskip("torch", reason="pip install 'spicula[train]'")
 pytest.importorskip("accelerate", reason="pip install 'spicula[train]'")
 
 from spicula.core.errors import InputError
-from spicula.core.finding import Case
-from spicula.core.volume import Mask, Volume
 from spicula.datasets import lidc_nodules
 from spicula.metrics.calibration import BetaCalibration
 from spicula.pipelines import train_semantic
+from spicula.pipelines.risk_table import Outlines
 from spicula.pipelines.semantic_evaluation import find_reports
 from spicula.pipelines.semantic_recipe import recipe_of
 
@@ -56,16 +54,12 @@ def test_reports_are_found_by_images_that_lie_beside_them() -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_a_tiny_run_resumes_compares_and_refuses_other_arguments(shared: Path, tmp_path: Path) -> None:
-    def readers(case: Case, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
-        mask = lidc_nodules.load_mask(shared / "lidc_nodules", case.case_id)
-        start = np.rint(mask.geometry.world_to_index(volume.geometry.index_to_world([0, 0, 0]))).astype(int)
-        part = tuple(slice(a, a + n) for a, n in zip(start.tolist(), volume.array_zyx.shape, strict=True))
-        return Mask(mask.array_zyx[part], volume.geometry)
-
+def test_a_tiny_run_resumes_compares_and_refuses_other_arguments(
+    shared: Path, tmp_path: Path, readers_outlines: Outlines
+) -> None:
     recipe = replace(recipe_of("compact"), epochs=1, batch=16, width=16, pretraining=None, text_pretraining=None)
     out = tmp_path / "run"
-    arguments = {"recipe": recipe, "outlines": readers, "folds": 2, "variants": 2, "limit": 48}
+    arguments = {"recipe": recipe, "outlines": readers_outlines, "folds": 2, "variants": 2, "limit": 48}
 
     def die(line: str) -> None:
         if "fold 2" in line:

@@ -152,7 +152,13 @@ def load_kernel(bundle: Bundle, features: Sequence[str], *, gamma: float) -> Ker
 
 
 def predict(
-    volume: Volume, center_xyz_mm: Sequence[float], mask: Mask | None, *, model: RiskModel, finding_id: str
+    volume: Volume,
+    center_xyz_mm: Sequence[float],
+    mask: Mask | None,
+    *,
+    model: RiskModel,
+    finding_id: str,
+    numbers: Mapping[str, float] | None = None,
 ) -> list[Prediction]:
     """Predict malignancy and traits of one nodule.
 
@@ -162,6 +168,7 @@ def predict(
         mask: Its automatic outline; None where it has none.
         model: From :func:`load_risk`.
         finding_id: Which finding.
+        numbers: What :func:`spicula.measure.radiomics.describe` says of it, where that is known; else it is measured.
 
     Returns:
         One Prediction for each of :data:`TARGETS`, in that order, each with a 90 % interval: the 5th to the 95th
@@ -169,7 +176,7 @@ def predict(
         the probability itself.
     """
     outline = outline_or_ball(center_xyz_mm, mask)
-    features = describe(volume, outline)
+    features = describe(volume, outline) if numbers is None else numbers
     logits = member_logits(volume, outline, features, model=model)
     traits: dict[str, float] = {}
     predictions = []
@@ -199,8 +206,13 @@ def _combine(logits: Array, combination: Combination) -> tuple[float, tuple[floa
     probability = float(combination.calibrators[0](combination.mix(logits.mean(axis=0))))
     members = combination.mix(logits)
     spread = np.concatenate([calibrator(members) for calibrator in combination.calibrators])
+    return probability, interval_of(spread, probability)
+
+
+def interval_of(spread: Array, probability: float) -> tuple[float, float]:
+    """The 5th to the 95th percentile of probabilities ``[...]``, widened to hold the one that is given."""
     low, high = np.percentile(spread, [5, 95])
-    return probability, (float(min(low, probability)), float(max(high, probability)))
+    return float(min(low, probability)), float(max(high, probability))
 
 
 def outline_or_ball(center_xyz_mm: Sequence[float], mask: Mask | None) -> Mask:

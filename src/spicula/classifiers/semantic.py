@@ -18,7 +18,15 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from spicula.classifiers.risk import KERNEL_FILE, Kernel, load_kernel, outline_or_ball, score_to_logit, sigmoid
+from spicula.classifiers.risk import (
+    KERNEL_FILE,
+    Kernel,
+    interval_of,
+    load_kernel,
+    outline_or_ball,
+    score_to_logit,
+    sigmoid,
+)
 from spicula.core.bundle import Bundle
 from spicula.core.errors import BundleError
 from spicula.core.prediction import Prediction
@@ -28,7 +36,7 @@ from spicula.metrics.calibration import BetaCalibration
 from spicula.networks.clip_tokens import WordTokenizer, load_tokenizer
 from spicula.runtime.openvino import Network, load_network
 from spicula.transforms.nine_planes import plane_points, sample_points
-from spicula.transforms.outlined_cube import PIXEL_MM, PIXELS, SIDE, SPACING_MM, outlined_cube
+from spicula.transforms.outlined_cube import MIRRORS_ZYX, PIXEL_MM, PIXELS, SIDE, SPACING_MM, outlined_cube
 from spicula.transforms.planes import BACKGROUND_HU
 
 TASK, KIND = "semantic", "outlined_clip"
@@ -40,9 +48,6 @@ IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE, CALIBRATION_FILE = (
     "tokenizer.json",
     "calibration.json",
 )
-MIRRORS_ZYX = ((False, False, False), (False, False, True))
-"""Flips of the nodule over which the mean is taken."""
-
 PLANES = 9
 
 Array = NDArray[np.float64]
@@ -139,7 +144,14 @@ def load_semantic(bundle: Bundle, *, threads: int | None = None) -> SemanticMode
     )
 
 
-def see(volume: Volume, center_xyz_mm: Sequence[float], mask: Mask | None, *, model: SemanticModel) -> Seen:
+def see(
+    volume: Volume,
+    center_xyz_mm: Sequence[float],
+    mask: Mask | None,
+    *,
+    model: SemanticModel,
+    numbers: Mapping[str, float] | None = None,
+) -> Seen:
     """Look at one nodule.
 
     Args:
@@ -147,9 +159,10 @@ def see(volume: Volume, center_xyz_mm: Sequence[float], mask: Mask | None, *, mo
         center_xyz_mm: Its center, LPS mm; only used where there is no outline.
         mask: Its automatic outline; None where it has none.
         model: From :func:`load_semantic`.
+        numbers: What :func:`spicula.measure.radiomics.describe` says of it, where that is known; else it is measured.
     """
     outline = outline_or_ball(center_xyz_mm, mask)
-    numbers = describe(volume, outline)
+    numbers = describe(volume, outline) if numbers is None else numbers
     planes = with_measures(mirrored_planes(outlined_cube(volume, outline)), feature_vector(numbers, model.measures))
     said = model.image(planes)[0].astype(np.float64).mean(axis=0)
     ends = np.cumsum([model.width, 2, PLANES])
@@ -166,7 +179,7 @@ def mirrored_planes(cube: NDArray[np.float32]) -> NDArray[np.float32]:
         cube: ``[2, side, side, side]`` HU and outline, as :func:`spicula.transforms.outlined_cube.outlined_cube` gives.
 
     Returns:
-        float32 ``[2, 9, 2, 48, 48]`` in the order of :data:`MIRRORS_ZYX`.
+        float32 ``[2, 9, 2, 48, 48]`` in the order of :data:`spicula.transforms.outlined_cube.MIRRORS_ZYX`.
     """
     points = _mirrored_points()
     parts = [
@@ -220,9 +233,7 @@ def malignancy(seen: Seen, *, model: SemanticModel, finding_id: str) -> Predicti
     raw = sigmoid(fold_logits(seen, model=model))
     probability = float(np.mean([maps[0](p) for maps, p in zip(model.calibrations, raw, strict=True)]))
     spread = np.concatenate([[one(p) for one in maps] for maps, p in zip(model.calibrations, raw, strict=True)])
-    low, high = np.percentile(spread, [5, 95])
-    interval = (float(min(low, probability)), float(max(high, probability)))
-    return Prediction(finding_id, "malignancy", probability, interval, model.fingerprint)
+    return Prediction(finding_id, "malignancy", probability, interval_of(spread, probability), model.fingerprint)
 
 
 def fold_logits(seen: Seen, *, model: SemanticModel) -> Array:

@@ -19,9 +19,6 @@ from spicula.transforms.augment import Augmentation, draw_augmentation, points_b
 from spicula.transforms.nine_planes import CLIP_PIXELS, plane_points, torch_grid
 from spicula.transforms.planes import BACKGROUND_HU
 
-MIRRORS = ((False, False, False), (False, False, True))
-"""Flips along z, y, x over which an evaluation takes the mean; two more (along y) change no area by 0.001."""
-
 
 def plane_grid(*, side: int, spacing_mm: float, pixels: int, pixel_mm: float) -> NDArray[np.float64]:
     """Where nine planes through the middle cut a cube, ``[9, pixels, pixels, 3]`` in voxels (z, y, x)."""

@@ -7,7 +7,7 @@ References:
 
 from __future__ import annotations
 
-import csv
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
 from spicula.datasets import lidc_nodules
+from spicula.formats.table import read_table
 from spicula.metrics.bootstrap import bootstrap_difference, bootstrap_interval
 from spicula.metrics.classification import auprc, auroc
 from spicula.metrics.folds import friedman, signed_rank, t_interval
@@ -129,7 +130,7 @@ def run_ablations(
 
 def read_arms(data: Path, out: Path) -> Scores:
     """Out-of-fold scores of all arms and of the readers' traits alone."""
-    tables = {arm: _rows(out / arm / PREDICTIONS) for arm in ARMS}
+    tables = {arm: read_table(out / arm / PREDICTIONS).rows for arm in ARMS}
     first = tables["ft"]
     names = [row["case_id"] for row in first]
     truth = {case.case_id: case.findings[0].truth for case in lidc_nodules.load_cases(data / "lidc_nodules")}
@@ -140,11 +141,9 @@ def read_arms(data: Path, out: Path) -> Scores:
     values = np.array([[truth[name][trait] for trait in traits] for name in names])
     features = semantic_only.Features(traits, values, label, patients)
     scorers = semantic_only.fit_folds(features, fold_of, semantic_only.sparse_logistic)
-    read = np.empty(len(label))
-    for fold, scorer in enumerate(scorers):
-        read[fold_of == fold] = scorer(values[fold_of == fold])
+    read = semantic_only.out_of_fold_scores(features, fold_of, scorers)
     by_arm: dict[str, Array] = {
-        arm: np.array([float(row["malignancy_raw"]) for row in rows]) for arm, rows in tables.items()
+        arm: np.array([row.number("malignancy_raw") for row in rows]) for arm, rows in tables.items()
     }
     return Scores(label, fold_of, patients, {**by_arm, "clip": by_arm["ft"], SEMANTIC: read})
 
@@ -215,16 +214,9 @@ def _two(scores: Scores, a: str, b: str, metric: Callable[[Any, Any], float]) ->
 
 
 def _words_found(run: Path) -> dict[str, Any]:
-    import json
-
     evaluation = json.loads((run / EVALUATION).read_text(encoding="utf-8"))
     asked = evaluation["zero_shot"]["templates"]["score"]
     return {
         "zero_shot": {question: answer["auroc"] for question, answer in asked.items()},
         "image_to_text": evaluation["image_to_text"],
     }
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))

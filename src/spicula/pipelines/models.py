@@ -60,11 +60,9 @@ class Models:
     @property
     def semantic_model(self) -> SemanticModel | None:
         """The semantic bundle's model; None without one."""
-        return (
-            None
-            if self.semantic is None
-            else _semantic_model(self.semantic.folder.as_posix(), self.semantic.fingerprint)
-        )
+        if self.semantic is None:
+            return None
+        return _semantic_model(self.semantic.folder.as_posix(), self.semantic.fingerprint)
 
     @property
     def fingerprints(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from spicula.classifiers.semantic import Seen
 from spicula.core.errors import InputError
 from spicula.core.prediction import Prediction
 from spicula.core.volume import Mask, Volume
+from spicula.measure.radiomics import describe
 from spicula.pipelines.models import Models
 from spicula.transforms.crop import crop_box
 
@@ -50,12 +51,15 @@ def rate(
         finding_id: Which finding.
         look: Whether the networks of images and words look at the nodule where only words need it.
     """
-    predictions = risk.predict(volume, center_xyz_mm, mask, model=models.risk_model, finding_id=finding_id)
+    numbers = describe(volume, risk.outline_or_ball(center_xyz_mm, mask))
+    predictions = risk.predict(
+        volume, center_xyz_mm, mask, model=models.risk_model, finding_id=finding_id, numbers=numbers
+    )
     by_words = models.malignancy_by == "semantic"
     model = models.semantic_model if look or by_words else None
     if model is None:
         return Rated(tuple(predictions), None)
-    seen = semantic.see(volume, center_xyz_mm, mask, model=model)
+    seen = semantic.see(volume, center_xyz_mm, mask, model=model, numbers=numbers)
     if by_words:
         other = semantic.malignancy(seen, model=model, finding_id=finding_id)
         predictions = [

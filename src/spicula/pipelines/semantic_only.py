@@ -119,6 +119,14 @@ def fit_folds(features: Features, fold_of: NDArray[np.intp], model: Model, *, se
     return [model(part.values, part.malignant, part.patients, seed) for part in parts]
 
 
+def out_of_fold_scores(features: Features, fold_of: NDArray[np.intp], scorers: Sequence[Scorer]) -> FloatArray:
+    """The score that every nodule has from the model that did not learn from its fold, ``[n]``."""
+    score = np.empty(len(fold_of))
+    for fold, scorer in enumerate(scorers):
+        score[fold_of == fold] = scorer(features.values[fold_of == fold])
+    return score
+
+
 def cross_validated(
     features: Features, fold_of: NDArray[np.intp], scorers: Sequence[Scorer], *, seed: int = 0, resamples: int = 2000
 ) -> Judged:
@@ -134,9 +142,7 @@ def cross_validated(
     Returns:
         Over the folds, and pooled. Scores of different models are pooled as they are.
     """
-    score = np.empty(len(fold_of))
-    for fold, scorer in enumerate(scorers):
-        score[fold_of == fold] = scorer(features.values[fold_of == fold])
+    score = out_of_fold_scores(features, fold_of, scorers)
     parts = [(features.malignant[fold_of == fold], score[fold_of == fold]) for fold in range(len(scorers))]
     return _judged(features, score, parts, seed=seed, resamples=resamples)
 

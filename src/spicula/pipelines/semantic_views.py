@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spicula.core.extras import require
 from spicula.pipelines.semantic_recipe import Recipe, Towers
 from spicula.pipelines.semantic_table import SemanticTable
-from spicula.transforms.outlined_cube import PIXEL_MM, PIXELS, SPACING_MM
+from spicula.transforms.outlined_cube import MIRRORS_ZYX, PIXEL_MM, PIXELS, SPACING_MM
 
 PUBLISHED_PIXELS = 50
 """Rows and columns of a plane of the published tower, whose pixels are 1 mm."""
@@ -124,13 +124,12 @@ def undisturbed(
 ) -> list[tuple[Any, Any]]:
     """Planes and measures of nodules as they are, once or in each mirror image."""
     torch = require("torch", extra="train")
-    from spicula.networks.cube_planes import MIRRORS
     from spicula.transforms.augment import Augmentation
 
     cubes = torch.from_numpy(table.cubes[rows, 0].astype(np.float32)).to(device)
     measures = torch.from_numpy(table.measures[rows, 0]).float().to(device)
     published = towers.image_size is not None
-    flips = MIRRORS if mirrored else MIRRORS[:1]
+    flips = MIRRORS_ZYX if mirrored else MIRRORS_ZYX[:1]
     return [
         (as_seen(planes_of(cubes, Augmentation(flips_zyx=flip), published=published), towers), measures)
         for flip in flips

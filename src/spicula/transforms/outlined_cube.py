@@ -17,6 +17,8 @@ SPACING_MM = 0.7
 PIXELS, FIELD_MM = 48, 40.0
 """Rows and columns of a plane, and how far its outermost pixels are apart."""
 PIXEL_MM = FIELD_MM / (PIXELS - 1)
+MIRRORS_ZYX = ((False, False, False), (False, False, True))
+"""Flips of the cube over which the mean is taken, in evaluation as in use."""
 
 
 def outlined_cube(volume: Volume, mask: Mask) -> NDArray[np.float32]:
