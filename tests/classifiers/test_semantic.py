@@ -124,3 +124,19 @@ def test_the_shipped_bundle_sees_the_test_patient_alike_in_its_small_volume_and_
         seen = semantic.see(volume, center, outline(volume, center, network=network), model=model)
         found.append(semantic.malignancy(seen, model=model, finding_id="1").probability)
     assert abs(found[0] - found[1]) < 0.05
+
+
+def test_sentences_that_are_always_asked_need_no_text_side_and_come_out_alike(semantic_bundle: Path) -> None:
+    from spicula.pipelines.answers import standard_sentences
+
+    model = semantic.load_semantic(load_bundle(semantic_bundle), threads=1)
+
+    def compiled() -> None:
+        raise AssertionError("the text side was compiled")
+
+    sentences = standard_sentences()[:5]
+    kept = semantic.read(sentences, model=replace(model, text=compiled))
+    anew = semantic.read(sentences, model=replace(model, sentences={}))
+    assert kept.shape == (len(model.folds), 5, model.width)
+    assert np.allclose(kept, anew, atol=1e-5)
+    assert semantic.read([*sentences, "hairy"], model=model).shape[1] == 6

@@ -10,9 +10,10 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 import numpy as np
@@ -42,11 +43,12 @@ from spicula.transforms.planes import BACKGROUND_HU
 TASK, KIND = "semantic", "outlined_clip"
 """Of a bundle of ours; imported ones are of another kind."""
 
-IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE, CALIBRATION_FILE = (
+IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE, CALIBRATION_FILE, SENTENCES_FILE = (
     "image.onnx",
     "text.onnx",
     "tokenizer.json",
     "calibration.json",
+    "sentences.npz",
 )
 PLANES = 9
 
@@ -61,7 +63,8 @@ class SemanticModel:
         fingerprint: Identity of the bundle.
         image: The image sides of all members, ``[n, 9, 3, rows, columns]`` (HU, outline, measures) to
             ``[n, members, width + 2 + 9 + traits]``.
-        text: The text sides, ids ``[n, context]`` to ``[n, members, width]``.
+        text: Gives the text sides, ids ``[n, context]`` to ``[n, members, width]``; compiled when first asked.
+        sentences: Embeddings ``[members, width]`` of sentences that are always asked, so that they need no text side.
         tokenizer: Of the text sides.
         folds: ``[members]`` the fold that each member has not learned from.
         temperatures: ``[members]`` what cosines are divided by.
@@ -75,7 +78,8 @@ class SemanticModel:
 
     fingerprint: str
     image: Network
-    text: Network
+    text: Callable[[], Network]
+    sentences: Mapping[str, Array]
     tokenizer: WordTokenizer
     folds: tuple[int, ...]
     temperatures: tuple[float, ...]
@@ -131,7 +135,8 @@ def load_semantic(bundle: Bundle, *, threads: int | None = None) -> SemanticMode
     return SemanticModel(
         fingerprint=bundle.fingerprint,
         image=load_network(bundle, IMAGE_FILE, threads=threads),
-        text=load_network(bundle, TEXT_FILE, threads=threads),
+        text=partial(load_network, bundle, TEXT_FILE, threads=threads),
+        sentences=_load_sentences(bundle),
         tokenizer=load_tokenizer(bundle.file(TOKENIZER_FILE)),
         folds=tuple(map(int, record["folds"])),
         temperatures=tuple(map(float, record["temperatures"])),
@@ -142,6 +147,14 @@ def load_semantic(bundle: Bundle, *, threads: int | None = None) -> SemanticMode
         kernel_weight=float(record["kernel"]["weight"]) if kernel else 0.0,
         calibrations=tuple(tuple(BetaCalibration(*map(float, row)) for row in rows) for rows in record["calibrations"]),
     )
+
+
+def _load_sentences(bundle: Bundle) -> Mapping[str, Array]:
+    if SENTENCES_FILE not in bundle.manifest["files"]:
+        return MappingProxyType({})
+    with np.load(io.BytesIO(bundle.file(SENTENCES_FILE).read_bytes()), allow_pickle=False) as stored:
+        embeddings = stored["embeddings"].astype(np.float64)
+        return MappingProxyType(dict(zip(stored["sentences"].tolist(), embeddings.swapaxes(0, 1), strict=True)))
 
 
 def see(
@@ -214,8 +227,10 @@ def read(texts: Sequence[str], *, model: SemanticModel) -> Array:
     Raises:
         InputError: A text is empty.
     """
+    if all(text in model.sentences for text in texts):
+        return np.stack([model.sentences[text] for text in texts], axis=1)
     ids = model.tokenizer.encode(texts).ids
-    return np.asarray(model.text(ids.astype(np.float32))[0].astype(np.float64).swapaxes(0, 1))
+    return np.asarray(model.text()(ids.astype(np.float32))[0].astype(np.float64).swapaxes(0, 1))
 
 
 def malignancy(seen: Seen, *, model: SemanticModel, finding_id: str) -> Prediction:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,26 @@ def is_learned(word: Word) -> bool:
     return set(word.prompts) <= {*asked, *(f"not {name}" for name in asked)}
 
 
+def _standard_words(style: Style) -> list[Word]:
+    words = []
+    for question, classes in ASKED.items():
+        _, name = TRAIT_OF_QUESTION.get(question, ("", "Present"))
+        prompts = prompts_of(question, style, plain=True)
+        words.append(Word("", question, name, MappingProxyType({one: prompts[one] for one in classes})))
+    return words
+
+
+def standard_sentences() -> tuple[str, ...]:
+    """The sentences of the questions that are always asked, in both styles: a bundle keeps what they were read as."""
+    words = [word for style in get_args(Style) for word in _standard_words(style)]
+    return tuple(_sentences(words))
+
+
+def _sentences(words: Sequence[Word]) -> dict[str, None]:
+    """Each sentence once, in order."""
+    return dict.fromkeys(sentence for word in words for some in word.prompts.values() for sentence in some)
+
+
 @lru_cache(maxsize=8)
 def standard_questions(model: SemanticModel, style: Style = "templates") -> tuple[Question, ...]:
     """The questions that are always asked, those of :data:`ASKED`; their sentences are read once in a process.
@@ -59,12 +80,7 @@ def standard_questions(model: SemanticModel, style: Style = "templates") -> tupl
         model: Whose text sides read them.
         style: Of the prompts.
     """
-    words = []
-    for question, classes in ASKED.items():
-        _, name = TRAIT_OF_QUESTION.get(question, ("", "Present"))
-        prompts = prompts_of(question, style, plain=True)
-        words.append(Word("", question, name, MappingProxyType({one: prompts[one] for one in classes})))
-    return _read_all(words, model)
+    return _read_all(_standard_words(style), model)
 
 
 def questions_of_words(
@@ -92,7 +108,7 @@ def questions_of_words(
 
 def _read_all(words: Sequence[Word], model: SemanticModel) -> tuple[Question, ...]:
     """Read the sentences of all words in one batch, each once."""
-    sentences = list(dict.fromkeys(s for word in words for some in word.prompts.values() for s in some))
+    sentences = list(_sentences(words))
     place = {sentence: row for row, sentence in enumerate(sentences)}
     embeddings = read(sentences, model=model)
     return tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +17,19 @@ from spicula.classifiers.semantic import (
     IMAGE_FILE,
     KIND,
     PLANES,
+    SENTENCES_FILE,
     TASK,
     TEXT_FILE,
     TOKENIZER_FILE,
+    SemanticModel,
+    load_semantic,
+    read,
 )
 from spicula.core.bundle import Bundle, write_bundle
 from spicula.core.extras import require
 from spicula.metrics.calibration import BetaCalibration
 from spicula.pipelines import semantic_card
+from spicula.pipelines.answers import standard_sentences
 from spicula.pipelines.risk_table import STEPS
 from spicula.pipelines.semantic_card import Provenance
 from spicula.pipelines.semantic_recipe import Recipe, Towers
@@ -94,18 +100,25 @@ def write_semantic_bundle(
         "traits": list(trait_names()),
         "malignancy": "mean of the folds' calibrated probabilities",
     }
-    return write_bundle(
-        folder,
-        {
-            "name": NAME,
-            "version": "1",
-            "task": TASK,
-            "preprocessing": semantic_card.preprocessing(table, towers, provenance),
-            "outputs": outputs,
-            "card": semantic_card.card(table, recipe, evaluation, provenance, members=len(networks)),
-        },
-        files,
-    )
+    manifest = {
+        "name": NAME,
+        "version": "1",
+        "task": TASK,
+        "preprocessing": semantic_card.preprocessing(table, towers, provenance),
+        "outputs": outputs,
+        "card": semantic_card.card(table, recipe, evaluation, provenance, members=len(networks)),
+    }
+    files[SENTENCES_FILE] = _sentences_bytes(load_semantic(write_bundle(folder, manifest, files), threads=1))
+    return write_bundle(folder, manifest, files)
+
+
+def _sentences_bytes(model: SemanticModel) -> bytes:
+    """What the compiled text sides make of the sentences that are always asked, read here once and for all."""
+    sentences = standard_sentences()
+    stream = io.BytesIO()
+    embeddings = read(sentences, model=model).astype(np.float32)
+    np.savez_compressed(stream, sentences=np.array(sentences), embeddings=embeddings)
+    return stream.getvalue()
 
 
 def _calibration_bytes(
