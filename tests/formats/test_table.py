@@ -64,7 +64,7 @@ def test_decimal_comma_only_where_commas_do_not_separate(write):
         ("seriesuid,coordX,coordX\nx,1,2\n", "columns named twice"),
         ("seriesuid,coordX\nx\n", "line 2: got 1 cells, expected 2"),
         (b"\xff\xfe\x00", "UTF-16"),
-        (gzip.compress(b"seriesuid,coordX\nx,1\n" * 50)[:-12], "damaged gzip"),
+        (gzip.compress(b"seriesuid,coordX\nx,1\n" * 50, mtime=0)[:-12], "damaged gzip"),
         ("seriesuid,coordX\n1,2\n".encode("utf-16-le"), "UTF-16"),
         ("seriesuid,coordX\n1,2\né,3\n".encode("latin-1"), "line 3: not UTF-8"),
         ('seriesuid,coordX\n"x,1\n', "line 2: not a table"),
