@@ -6,6 +6,7 @@ import copy
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from spicula.networks.clip import Attention, SplitAttention
 
 
-def to_onnx(network: torch.nn.Module, example: torch.Tensor, *, half: bool = True) -> bytes:
-    """Export a network with one input and one output, the first axis of both being a batch of any size.
+def to_onnx(
+    network: torch.nn.Module, example: torch.Tensor, *, half: bool = True, outputs: Sequence[str] = ("logits",)
+) -> bytes:
+    """Export a network with one input, the first axis of it and of the outputs being a batch of any size.
 
     Packed attentions are exported with q, k and v apart: the same numbers without cutting a product in three.
 
@@ -25,9 +28,10 @@ def to_onnx(network: torch.nn.Module, example: torch.Tensor, *, half: bool = Tru
         network: Set to evaluation by this function.
         example: An input, of a batch of two or more.
         half: Store large weights as float16 (computed in float32 nevertheless).
+        outputs: Names of what the network returns.
 
     Returns:
-        The ONNX file; its input is ``image``, its output ``logits``.
+        The ONNX file; its input is ``image``.
     """
     network = _split(network.float().eval().to(memory_format=torch.contiguous_format))
     logger = logging.getLogger("torch.onnx")
@@ -36,18 +40,20 @@ def to_onnx(network: torch.nn.Module, example: torch.Tensor, *, half: bool = Tru
         warnings.simplefilter("ignore")  # of the exporter's own deprecated calls
         logger.setLevel(logging.ERROR)
         path = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            network,
-            (example.contiguous(),),
-            path,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        logger.setLevel(level)
+        try:
+            torch.onnx.export(
+                network,
+                (example.contiguous(),),
+                path,
+                input_names=["image"],
+                output_names=list(outputs),
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        finally:
+            logger.setLevel(level)
         model = onnx.load(path)
     del model.graph.value_info[:]
     for node in model.graph.node:

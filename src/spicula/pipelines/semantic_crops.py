@@ -1,5 +1,7 @@
 """The 8-bit crops as the image tower sees planes: HU about the nodule, faded away from it, and its outline.
 
+HU and pixel are exact where a small volume lies on a crop, see :mod:`spicula.datasets.lidc_crop_scales`, else guessed.
+
 The outline network knows volumes only. So each crop is turned about its middle into a volume of which it is the middle
 slice: a voxel above or below takes the value that the crop has in its direction at its distance from the middle.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from scipy import ndimage
 from spicula.core.errors import InputError
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
-from spicula.datasets import lidc_crops
+from spicula.datasets import lidc_crops, lidc_nodules
+from spicula.datasets.lidc_crop_scales import CropScale, scales_of
 from spicula.datasets.lidc_crops import Crop
 from spicula.datasets.lidc_nodules import TRAITS
 from spicula.transforms.crop import box_geometry, sample
@@ -62,12 +65,12 @@ class CropTable:
 
 
 def make_crop_table(
-    root: Path, folder: Path, *, outline: OutlineCrop, identity: str, limit: int | None = None
+    data: Path, folder: Path, *, outline: OutlineCrop, identity: str, limit: int | None = None
 ) -> CropTable:
     """Outline and cut all crops, or go on with what an earlier run with the same arguments has made.
 
     Args:
-        root: Folder ``lidc_crops`` of the development data.
+        data: Development data with ``lidc_crops``, and ``lidc_nodules`` where HU and pixel are to be exact.
         folder: Where the arrays are kept.
         outline: See :data:`OutlineCrop`.
         identity: Of the outlines; others make a new table.
@@ -79,18 +82,20 @@ def make_crop_table(
     Raises:
         InputError: The folder is not there or an image cannot be read.
     """
-    crops = lidc_crops.load_crops(root)[:limit]
+    crops = lidc_crops.load_crops(data / "lidc_crops")[:limit]
     names = hashlib.sha256("\n".join(crop.path.name for crop in crops).encode()).hexdigest()[:16]
-    facts = {"crops": names, "outlines": identity, "pixels": PIXELS, "pixel_mm": PLANE_MM}
+    small = lidc_nodules.load_cases(data / "lidc_nodules") if (data / "lidc_nodules").is_dir() else []
+    facts = {"crops": names, "outlines": identity, "pixels": PIXELS, "pixel_mm": PLANE_MM, "small_volumes": len(small)}
     progress = folder / "crops.json"
     stored = json.loads(progress.read_text(encoding="utf-8")) if progress.is_file() else {}
     first = int(stored.get("done", 0)) if stored.get("facts") == facts else 0
     folder.mkdir(parents=True, exist_ok=True)
+    scales: Mapping[str, CropScale] = {} if first == len(crops) else scales_of(crops, small, folder / "scales.json")
     planes = np.lib.format.open_memmap(
         folder / "planes.npy", mode="r+" if first else "w+", dtype=np.float16, shape=(len(crops), 2, PIXELS, PIXELS)
     )
     for row in range(first, len(crops)):
-        planes[row] = plane_of(crops[row], outline)
+        planes[row] = plane_of(crops[row], outline, scale=scales[crops[row].path.name])
         if row % 200 == 199 or row == len(crops) - 1:
             planes.flush()
             progress.write_text(json.dumps({"facts": facts, "done": row + 1}), encoding="utf-8")
@@ -98,43 +103,66 @@ def make_crop_table(
     return CropTable(tuple(crops), np.load(folder / "planes.npy", mmap_mode="r"), ratings)
 
 
-def plane_of(crop: Crop, outline: OutlineCrop) -> NDArray[np.float32]:
+def plane_of(crop: Crop, outline: OutlineCrop, *, scale: CropScale | None = None) -> NDArray[np.float32]:
     """One crop as the image tower sees a plane.
 
     Args:
         crop: The crop.
         outline: What outlines it.
+        scale: Its HU and pixel, where they are known.
 
     Returns:
         float32 ``[2, 64, 64]``: HU faded as :func:`spicula.transforms.fade.faded` does, and the outline.
     """
-    volume = turned_about_middle(lidc_crops.hu_of_gray(lidc_crops.read_gray(crop)))
-    middle = volume.geometry.index_to_world((np.asarray(volume.geometry.shape_zyx) - 1) / 2)
-    slice_index = volume.geometry.shape_zyx[0] // 2
-    flat = Volume(volume.array_zyx[slice_index : slice_index + 1], _one_slice(volume.geometry, slice_index))
-    try:
-        found = outline(crop, volume, middle.tolist())
-        inside = sample(found.padded(), flat.geometry, outside=0.0) >= 0.5
-    except InputError:  # the outline wandered out of the crop
-        inside = np.zeros(flat.geometry.shape_zyx, dtype=np.bool_)
-    if not inside.any():
-        inside = _disk(flat.geometry, middle)
-    mask = Mask(inside, flat.geometry)
-    about = flat.geometry.index_to_world(np.argwhere(inside)).mean(axis=0)
-    grid = box_geometry(about.tolist(), shape_zyx=(1, PIXELS, PIXELS), spacing_zyx_mm=(1.0, PLANE_MM, PLANE_MM))
+    flat, mask = outlined_slice(crop, outline, scale=scale)
+    grid = slice_grid(mask, pixels=PIXELS, pixel_mm=PLANE_MM)
     hu = sample(faded(flat, mask), grid, outside=BACKGROUND_HU)[0]
     return np.stack([hu, sample(mask, grid, outside=0.0)[0]])
 
 
-def turned_about_middle(hu: NDArray[np.float32]) -> Volume:
+def outlined_slice(crop: Crop, outline: OutlineCrop, *, scale: CropScale | None = None) -> tuple[Volume, Mask]:
+    """A crop as a volume of one slice, its middle at the origin, and the nodule's outline in it.
+
+    Args:
+        crop: The crop.
+        outline: What outlines it; where that fails, a small disk in the middle stands for the nodule.
+        scale: Its HU and pixel, where they are known.
+
+    Returns:
+        The slice, and the outline on its middle part.
+    """
+    scale = scale or CropScale()
+    hu = scale.hu(lidc_crops.read_gray(crop))
+    volume = turned_about_middle(hu, pixel_mm=scale.pixel_mm)
+    middle, index = volume.geometry.index_to_world(np.full(3, REACH)), volume.geometry.shape_zyx[0] // 2
+    part = volume.geometry.crop((index, 0, 0), (index + 1, *volume.geometry.shape_zyx[1:]))
+    try:
+        found = outline(crop, volume, middle.tolist())
+        inside = sample(found.padded(), part, outside=0.0) >= 0.5
+    except InputError:  # the outline wandered out of the crop
+        inside = np.zeros(part.shape_zyx, dtype=np.bool_)
+    if not inside.any():
+        inside = _disk(part, middle)
+    spacing = (scale.pixel_mm,) * 3
+    whole = box_geometry((0.0, 0.0, 0.0), shape_zyx=(1, *hu.shape), spacing_zyx_mm=spacing)
+    return Volume(hu[None], whole), Mask(inside, part)
+
+
+def slice_grid(mask: Mask, *, pixels: int, pixel_mm: float) -> Geometry:
+    """A square of one slice about the middle of an outline in it."""
+    about = mask.geometry.index_to_world(np.argwhere(mask.array_zyx)).mean(axis=0)
+    return box_geometry(about.tolist(), shape_zyx=(1, pixels, pixels), spacing_zyx_mm=(1.0, pixel_mm, pixel_mm))
+
+
+def turned_about_middle(hu: NDArray[np.float32], *, pixel_mm: float = lidc_crops.PIXEL_MM) -> Volume:
     """A volume that looks in every direction as a slice does from its middle.
 
     Args:
         hu: The slice ``[rows, columns]``, the nodule in its middle.
+        pixel_mm: Its pixel.
 
     Returns:
-        float32 volume of voxels of :data:`spicula.datasets.lidc_crops.PIXEL_MM`, whose middle slice is the slice's
-        middle part.
+        float32 volume of voxels of that size, whose middle slice is the slice's middle part.
     """
     rows, columns = hu.shape
     cy, cx = (rows - 1) / 2, (columns - 1) / 2
@@ -147,12 +175,8 @@ def turned_about_middle(hu: NDArray[np.float32]) -> Volume:
     right = np.where(upright, 0.0, x * stretch)
     array = ndimage.map_coordinates(hu, [cy + down, cx + right], order=1, mode="nearest", output=np.float32)
     side = len(offset)
-    spacing = (lidc_crops.PIXEL_MM,) * 3
+    spacing = (pixel_mm,) * 3
     return Volume(array, box_geometry((0.0, 0.0, 0.0), shape_zyx=(side,) * 3, spacing_zyx_mm=spacing))
-
-
-def _one_slice(grid: Geometry, index: int) -> Geometry:
-    return grid.crop((index, 0, 0), (index + 1, *grid.shape_zyx[1:]))
 
 
 def _disk(grid: Geometry, middle: NDArray[np.float64], *, radius_mm: float = 2.5) -> NDArray[np.bool_]:

@@ -196,7 +196,7 @@ def _crops(
         def outline(crop: Crop, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
             return by_patient(crop.patient_id, volume, center_xyz_mm)
 
-    return make_crop_table(data / "lidc_crops", out / "crops", outline=outline, identity=identity, limit=limit)
+    return make_crop_table(data, out / "crops", outline=outline, identity=identity, limit=limit)
 
 
 def _pretrained(

@@ -1,0 +1,219 @@
+"""Pretrain DINOv2 on slices, step by step; a killed pretraining goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.errors import InputError
+from spicula.core.extras import require
+from spicula.core.files import written_aside
+from spicula.networks.checkpoint import (
+    append_log,
+    finished_weights,
+    resume_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
+from spicula.pipelines.slice_table import SliceTable
+
+SHAPE = "shape.json"
+"""Beside the weights: what they are of."""
+
+FLATTEST_HU = 1.0
+"""Images whose values spread less than this show nothing."""
+
+Rows = NDArray[np.intp]
+Probe = Callable[[Any], Mapping[str, float]]
+"""Takes the teacher's backbone and tells how good its features are."""
+
+Report = Callable[[str], None]
+
+
+def pretrain_dinov2(
+    table: SliceTable,
+    rows: Rows,
+    out: Path,
+    *,
+    shape: Any,
+    recipe: Any,
+    initial: Mapping[str, Any] | None = None,
+    probe: Probe | None = None,
+    probe_every: int = 5,
+    threads: int = 1,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Pretrain a vision transformer, going on from its checkpoint if there is one.
+
+    Args:
+        table: Slices.
+        rows: Those to learn from.
+        out: Where ``checkpoint.safetensors``, ``weights.safetensors`` (the teacher's backbone under the published
+            names), ``shape.json`` and ``log.jsonl`` go.
+        shape: A :class:`spicula.networks.vit.VitShape`.
+        recipe: A :class:`spicula.pretraining.dinov2.DinoRecipe`.
+        initial: Weights of the backbone to begin with; random ones if None.
+        probe: Told in the log every few epochs.
+        probe_every: Epochs.
+        threads: Of torch.
+        report: Takes one line of progress.
+
+    Returns:
+        The teacher's backbone, by name.
+
+    Raises:
+        InputError: Fewer images than a batch, images that show nothing, a loss that is not finite, or features that
+            collapsed; the checkpoint holds the last good epoch.
+        MissingExtraError: A package of the extra ``train`` is not installed.
+    """
+    for module in ("torch", "accelerate", "safetensors"):
+        require(module, extra="train")
+    done = finished_weights(out)
+    if done is not None:
+        return done
+    check_slices(table, rows, recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SHAPE).write_text(json.dumps(asdict(shape), indent=1), encoding="utf-8")
+    training = _Training(table, rows, shape, recipe, initial, threads)
+    state = training.teacher.state_dict()
+    first = resume_checkpoint(out, training.student, training.optimizer, state)
+    training.teacher.load_state_dict(state)
+    for epoch in range(first, recipe.epochs):
+        started = time.perf_counter()
+        facts: dict[str, Any] = {"epoch": epoch, **training.epoch(epoch)}
+        if probe is not None and (epoch % probe_every == probe_every - 1 or epoch == recipe.epochs - 1):
+            facts |= probe(training.teacher.network.backbone)
+        facts["seconds"] = round(time.perf_counter() - started, 2)
+        facts["images_per_second"] = round(training.steps * training.images / facts["seconds"], 2)
+        if training.accelerator.is_main_process:
+            append_log(out, facts)
+            save_checkpoint(out, epoch + 1, training.student, training.optimizer, training.teacher.state_dict())
+            report(" ".join(f"{name} {value}" for name, value in facts.items()))
+    weights = {name: value.cpu() for name, value in training.teacher.network.backbone.state_dict().items()}
+    if training.accelerator.is_main_process:
+        save_weights(out, weights)
+    return weights
+
+
+def check_slices(table: SliceTable, rows: Rows, recipe: Any) -> None:
+    """Refuse what nothing can be learned from.
+
+    Raises:
+        InputError: Fewer images than a batch, or images without any structure.
+    """
+    if len(rows) < recipe.batch:
+        raise InputError(
+            "images to pretrain on", got=len(rows), expected=f"at least a batch of {recipe.batch}",
+            hint="lower --batch, or give more scans",
+        )  # fmt: skip
+    flat = [int(row) for row in rows if float(np.asarray(table.hu[row], dtype=np.float32).std()) < FLATTEST_HU]
+    if flat:
+        raise InputError(
+            f"{len(flat)} of {len(rows)} images, the first of patient {table.patients[flat[0]]}",
+            got=f"a single value, {int(table.hu[flat[0]].flat[0])} HU", expected="slices through a chest",
+            hint="leave slices of air or padding out",
+        )  # fmt: skip
+
+
+class _Training:
+    """A pretraining: everything that stays the same from epoch to epoch."""
+
+    def __init__(
+        self, table: SliceTable, rows: Rows, shape: Any, recipe: Any, initial: Mapping[str, Any] | None, threads: int
+    ) -> None:
+        torch = require("torch", extra="train")
+        accelerate = require("accelerate", extra="train")
+        from spicula.pretraining.dinov2 import Schedules, Student, Teacher, parameter_groups
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(recipe.seed)
+        cuda = torch.cuda.is_available()
+        half = torch.cuda.is_bf16_supported() if cuda else torch.backends.cpu.get_cpu_capability() == "AVX512"
+        self.accelerator = accelerate.Accelerator(cpu=not cuda, mixed_precision="bf16" if half else "no")
+        self.device, self.table, self.rows, self.recipe = self.accelerator.device, table, rows, recipe
+        self.student = Student(shape, recipe)
+        if initial is not None:
+            self.student.backbone.load_state_dict(dict(initial))
+        self.student.to(self.device).train()
+        many = self.accelerator.num_processes > 1
+        reduce = {"reduce": lambda x: self.accelerator.reduce(x, reduction="sum")} if many else {}
+        self.teacher = Teacher(self.student, recipe, **reduce)
+        self.wrapped = self.accelerator.prepare_model(self.student)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.student, recipe), lr=0.0, betas=(0.9, 0.999))
+        self.images = recipe.batch * self.accelerator.num_processes
+        self.steps = recipe.steps_per_epoch or max(1, len(rows) // self.images)
+        self.schedules = Schedules(recipe, self.steps, self.images)
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """One pass; the mean of each part of the loss and of the teacher's health."""
+        from spicula.pretraining.dinov2 import require_no_collapse
+
+        totals: dict[str, float] = {}
+        need = self.steps * self.images
+        rng = np.random.default_rng((self.recipe.seed, epoch))
+        order = np.concatenate([rng.permutation(self.rows) for _ in range(-(-need // len(self.rows)))])
+        for step in range(self.steps):
+            at = step * self.images + self.accelerator.process_index * self.recipe.batch
+            for name, value in self._step(order[at : at + self.recipe.batch], epoch, step).items():
+                totals[name] = totals.get(name, 0.0) + float(value) / self.steps
+        require_no_collapse(totals, where=f"epoch {epoch}")
+        return {name: round(value, 5) for name, value in totals.items()}
+
+    def _step(self, rows: Rows, epoch: int, step: int) -> Mapping[str, Any]:
+        torch, recipe = require("torch", extra="train"), self.recipe
+        from spicula.networks.clip_losses import require_finite
+        from spicula.pretraining.ct_views import make_views
+        from spicula.pretraining.dinov2 import losses_of
+        from spicula.pretraining.dinov2_masks import batch_masks
+
+        number, key = epoch * self.steps + step, (recipe.seed, epoch, step, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))  # stochastic depth
+        rng = np.random.default_rng((1, *key))
+        hu = torch.from_numpy(self.table.hu[rows].astype(np.float32)).to(self.device)
+        near = torch.from_numpy(self.table.near[rows].astype(np.float32) / 255).to(self.device)
+        images, small = make_views(hu, near, recipe.views, rng)
+        grid = self.student.backbone.grid_of(*images.shape[-2:])
+        masks = batch_masks(len(images), grid, rng, masked=recipe.masked, ratios=recipe.mask_ratios)
+        self.schedules.apply(self.optimizer, number)
+        with self.accelerator.autocast():
+            losses = losses_of(
+                self.wrapped, self.teacher, images, small, torch.from_numpy(masks).to(self.device), recipe,
+                temperature=self.schedules.temperature(number),
+            )  # fmt: skip
+        require_finite(losses.total, [f"{step} of epoch {epoch}: {self.table.patients[rows[0]]}"])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(losses.total)
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.teacher.follow(self.student, self.schedules.momentum(number))
+        return losses.parts
+
+
+def load_backbone(folder: Path) -> Any:
+    """The pretrained transformer of a folder, ready for use.
+
+    Raises:
+        InputError: There are no finished weights.
+    """
+    from spicula.networks.vit import VisionTransformer, VitShape
+
+    weights = finished_weights(folder)
+    if weights is None or not (folder / SHAPE).is_file():
+        raise InputError(f"{folder}", got="no finished pretraining", hint="run 'spicula pretrain dinov2' to its end")
+    network = VisionTransformer(VitShape(**json.loads((folder / SHAPE).read_text(encoding="utf-8"))))
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def save_backbone(folder: Path, network: Any) -> None:
+    """Write a transformer as :func:`load_backbone` reads it."""
+    with written_aside(folder / SHAPE) as path:
+        path.write_text(json.dumps(asdict(network.shape), indent=1), encoding="utf-8")
+    save_weights(folder, network.state_dict())

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: views, heads and losses, one method a file."""
