@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spicula.cli import bundles, datasets, evaluation, explaining, scans, training
+from spicula.cli import bundles, datasets, evaluation, explaining, pretraining, scans, training
 from spicula.cli.scans import DISCLAIMER
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(scans.app)
 app.add_typer(explaining.app)
 app.add_typer(bundles.app, name="bundle")
+app.add_typer(pretraining.app, name="pretrain")
 app.add_typer(training.app, name="train")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(evaluation.app, name="evaluate")

@@ -42,6 +42,26 @@ def train_detection_command(data: DataOption, out: RunOption, threads: ThreadsOp
     _print_bundle(train_detection(data, out, workers=threads), out)
 
 
+@app.command("dino-detection")
+def train_dino_detection_command(
+    data: DataOption,
+    out: RunOption,
+    backbone: Annotated[
+        Path, typer.Option(help="Run folder of 'pretrain dinov2', or a file of DINOv2 weights: what sees the slices.")
+    ],
+    frozen: Annotated[bool, typer.Option("--frozen/--tuned", help="Whether the backbone's weights stay.")] = True,
+    compat: Annotated[bool, typer.Option("--compat", help="The published head too: one box a slice.")] = False,
+    threads: ThreadsOption = 1,
+) -> None:
+    """A detector on the patches of DINOv2, tested by FROC on scans and patients left out."""
+    from spicula.pipelines.train_dino_detection import Recipe, train_dino_detection
+
+    bundle = train_dino_detection(
+        data, out, backbone=backbone, frozen=frozen, compat=compat, recipe=Recipe(threads=threads), report=typer.echo
+    )
+    _print_bundle(bundle, out)
+
+
 @app.command("risk")
 def train_risk_command(
     data: DataOption,

@@ -75,13 +75,14 @@ class VitShape:
 
 
 SHAPES: Mapping[str, VitShape] = {
+    "vit-mini": VitShape(192, 6, 3, image=70, layer_scale=1.0),
     "vit-tiny": VitShape(192, 12, 3),
     "vit-small": VitShape(384, 12, 6),
     "vit-base": VitShape(768, 12, 12),
     "vit-large": VitShape(1024, 24, 16),
     "vit-giant": VitShape(1536, 40, 24, ffn="swiglu"),
 }
-"""Published architectures of DINOv2 by name, and a tiny one for CPUs; all at patch 14, without registers."""
+"""Published architectures of DINOv2 by name, and two small ones for CPUs; all at patch 14, without registers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -196,6 +196,56 @@ class _Training:
         return losses.parts
 
 
+def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighbors: int = 20) -> Probe | None:
+    """How well the neighbors of a slice, of other patients, tell whether its nodule is malignant.
+
+    Args:
+        table: Slices.
+        data: Development data, for the labels; they only watch.
+        rows: Those learned from.
+        neighbors: How many vote.
+
+    Returns:
+        A probe that gives ``knn_auroc``; None where no labels are at hand.
+    """
+    from spicula.datasets import lidc_nodules
+    from spicula.metrics.classification import auroc
+
+    known = [row for row in rows.tolist() if table.case_ids[row]]
+    if not known:
+        return None
+    label_of = {c.case_id: c.findings[0].truth["label"] for c in lidc_nodules.load_cases(data / "lidc_nodules")}
+    chosen = np.array(known, dtype=np.intp)
+    labels = np.array([label_of[table.case_ids[row]] for row in known])
+    same_patient = table.patients[chosen][:, None] == table.patients[chosen][None]
+
+    def probe(backbone: Any) -> dict[str, float]:
+        features = class_tokens(backbone, table, chosen)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        cosine = features @ features.T
+        cosine[same_patient] = -2.0
+        nearest = np.argpartition(-cosine, neighbors, axis=1)[:, :neighbors]
+        return {"knn_auroc": round(float(auroc(labels > 0, labels[nearest].mean(axis=1))), 4)}
+
+    return probe
+
+
+def class_tokens(backbone: Any, table: SliceTable, rows: Rows, *, batch: int = 64) -> NDArray[np.float32]:
+    """Class tokens of undisturbed slices: the middle 49 mm at the table's pixel, ``[n, width]``."""
+    torch = require("torch", extra="train")
+    from spicula.pretraining.ct_views import undisturbed
+
+    device, side = next(backbone.parameters()).device, 5 * backbone.shape.patch
+    first = (table.hu.shape[1] - side) // 2
+    middle = slice(first, first + side)
+    found = []
+    with torch.inference_mode():
+        for at in range(0, len(rows), batch):
+            hu = torch.from_numpy(table.hu[rows[at : at + batch], middle, middle].astype(np.float32)).to(device)
+            found.append(backbone(undisturbed(hu)).cls.float().cpu().numpy())
+    return np.concatenate(found)
+
+
 def load_backbone(folder: Path) -> Any:
     """The pretrained transformer of a folder, ready for use.
 

@@ -86,7 +86,7 @@ def make_slice_table(
     Raises:
         InputError: The data are not there.
     """
-    crops = lidc_crops.load_crops(data / "lidc_crops")[:limit]
+    crops = lidc_crops.load_crops(data / "lidc_crops")[:limit] if (data / "lidc_crops").is_dir() else []
     cases = lidc_nodules.load_cases(data / "lidc_nodules") if (data / "lidc_nodules").is_dir() else []
     names = hashlib.sha256("\n".join(crop.path.name for crop in crops).encode()).hexdigest()[:16]
     shapes = {patient: list(scan.array_zyx.shape) for patient, scan in (scans or {}).items()}

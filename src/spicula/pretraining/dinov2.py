@@ -118,6 +118,25 @@ def long_recipe() -> DinoRecipe:
     )  # fmt: skip
 
 
+def compact_recipe(*, epochs: int = 40, steps_per_epoch: int | None = None) -> DinoRecipe:
+    """For some thousand pieces of slices about nodules, on a CPU: small views, small heads, quick teacher.
+
+    The second global view shows the nodule alone, so that what is said of a slice is said of its nodule. A higher rate
+    or a warmer teacher leaves the class token at random here.
+    """
+    views = ViewRecipe(
+        global_pixels=70, local_pixels=42, locals=2, global_area=(0.25, 0.6), local_area=(0.06, 0.2),
+        aspect=(0.9, 1.11), shift=0.3, flip_up_down=True, blur=(0.5, 0.1, 0.3), blur_pixels=(0.1, 1.0),
+        alone=(0.0, 1.0, 1.0),
+    )  # fmt: skip
+    head = HeadRecipe(512, hidden=256, bottleneck=64)
+    return DinoRecipe(
+        epochs=epochs, steps_per_epoch=steps_per_epoch, batch=32, views=views, dino_head=head, ibot_head=head,
+        teacher_temperature=(0.02, 0.03), teacher_warm=0.3 * epochs, rate=1e-3 * (1024 / 32) ** 0.5, warm=0.1 * epochs,
+        decay=(0.04, 0.2), layer_decay=1.0, patch_rate=1.0, momentum=(0.99, 1.0), drop=0.05,
+    )  # fmt: skip
+
+
 def continued(recipe: DinoRecipe) -> DinoRecipe:
     """A recipe for going on from published weights: the backbone waits for its new heads, and learns slowly then."""
     return replace(recipe, rate=recipe.rate / 15, freeze_backbone=max(1, recipe.freeze_backbone), momentum=(0.996, 1.0))

@@ -1,0 +1,70 @@
+"""``pretrain``: features without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Learn features without labels (needs the extra 'train').")
+
+Arch: TypeAlias = Literal["vit-mini", "vit-tiny", "vit-small", "vit-base", "vit-large", "vit-giant"]
+Config: TypeAlias = Literal["compact", "short", "long"]
+
+
+@app.command("dinov2")
+def pretrain_dinov2_command(
+    data: Annotated[Path, typer.Option("--data", help="Folder of chest CTs, or of the development data.")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")],
+    arch: Annotated[Arch, typer.Option(help="Which vision transformer.")] = "vit-mini",
+    registers: Annotated[int, typer.Option(min=0, help="Register tokens.")] = 0,
+    config: Annotated[Config, typer.Option(help="For a CPU and some thousand slices, or as published.")] = "compact",
+    epochs: Annotated[int | None, typer.Option(min=1, help="The config's if omitted.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Images of a step; the config's if omitted.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Weights of DINOv2 to go on from.")] = None,
+    scan: Annotated[
+        list[Path] | None, typer.Option(help="A further scan whose lung is added; may be repeated.")
+    ] = None,
+    outline_run: Annotated[
+        Path | None, typer.Option(help="Run folder of 'train outline'; the shipped outlines if omitted.")
+    ] = None,
+    leave_out: Annotated[
+        Path | None, typer.Option(help="File with patients to leave out, one a line: those you will test on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+) -> None:
+    """DINOv2 on slices, with views made for CT. On many devices: accelerate launch -m spicula.cli pretrain ..."""
+    from spicula.core.extras import require
+
+    require("torch", extra="train")
+    from dataclasses import replace
+
+    from spicula.networks.vit import SHAPES
+    from spicula.networks.vit_weights import load_strictly, read_dinov2
+    from spicula.pipelines.pretrain_dinov2 import nearest_neighbors_probe, pretrain_dinov2
+    from spicula.pipelines.pretraining_data import read_slices, rows_without
+    from spicula.pretraining.dinov2 import DinoRecipe, compact_recipe, continued, long_recipe
+
+    recipe = {"compact": compact_recipe, "short": DinoRecipe, "long": long_recipe}[config]()
+    if epochs is not None:
+        recipe = compact_recipe(epochs=epochs) if config == "compact" else replace(recipe, epochs=epochs)
+    recipe = replace(recipe, seed=seed, batch=batch or recipe.batch)
+    shape = SHAPES[arch].with_registers(registers)
+    initial = None
+    if init is not None:
+        from spicula.networks.vit import VisionTransformer
+
+        network, recipe = VisionTransformer(shape), continued(recipe)
+        load_strictly(network, read_dinov2(init), source=str(init))
+        initial = network.state_dict()
+    table = read_slices(data, out / "slices", scans=scan or (), outline_run=outline_run, seed=seed, report=typer.echo)
+    left_out = leave_out.read_text(encoding="utf-8").split() if leave_out else []
+    rows = rows_without(table, left_out)
+    probe = nearest_neighbors_probe(table, data, rows)
+    typer.echo(f"{len(rows)} slices of {len(set(table.patients[rows].tolist()))} patients")
+    pretrain_dinov2(
+        table, rows, out, shape=shape, recipe=recipe, initial=initial, probe=probe, threads=threads, report=typer.echo
+    )
+    typer.echo(f"Run: {out}")

@@ -1,0 +1,81 @@
+"""What ``spicula pretrain`` learns from: the development data, or any folder of chest CTs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from spicula.core.errors import InputError
+from spicula.core.volume import Mask, Volume
+from spicula.datasets.lidc_crops import Crop
+from spicula.formats.scans import find_scans, read_volume
+from spicula.measure import segment
+from spicula.pipelines.models import load_models
+from spicula.pipelines.slice_table import SliceTable, make_slice_table
+from spicula.pipelines.train_risk import patient_outlines_of_run
+
+Report = Callable[[str], None]
+
+
+def read_slices(
+    data: Path,
+    folder: Path,
+    *,
+    scans: Sequence[Path] = (),
+    outline_run: Path | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    limit: int | None = None,
+    report: Report = print,
+) -> SliceTable:
+    """The slices of a folder, cut once and kept.
+
+    Args:
+        data: Development data with ``lidc_crops``, or a folder of scans in any format that is read.
+        folder: Where the cut pieces are kept.
+        scans: Further scans, whose lung is added.
+        outline_run: Run folder of ``train outline``: each crop is then outlined by a network that has not learned from
+            its patient; by the shipped one if None.
+        folds: Of that run.
+        seed: Decides where pieces of scans lie.
+        limit: Only the first crops or scans, for a trial.
+        report: Takes one line of progress.
+
+    Raises:
+        InputError: There is nothing to read, or two scans have one name.
+    """
+    paths = list(scans)
+    crops = (data / "lidc_crops").is_dir()
+    if not crops:
+        paths = [*[scan.path for scan in find_scans(data)][:limit], *paths]
+    volumes: dict[str, Volume] = {}
+    for path in paths:
+        name = path.name
+        if name in volumes:
+            raise InputError("scans", got=f"two named {name!r}", expected="names that differ", hint="rename one")
+        report(f"reading {name}")
+        volumes[name] = read_volume(path)
+    outline, identity = _outlines(outline_run, folds) if crops else (_none, "none")
+    return make_slice_table(
+        data, folder, outline=outline, identity=identity, scans=volumes, seed=seed, limit=limit, report=report
+    )
+
+
+def rows_without(table: SliceTable, patients: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """Rows of all patients but these."""
+    return np.flatnonzero(~np.isin(table.patients, list(patients)))
+
+
+def _outlines(run: Path | None, folds: int) -> tuple[Callable[[Crop, Volume, Sequence[float]], Mask], str]:
+    if run is not None:
+        of_patient, identity = patient_outlines_of_run(run, folds=folds, threads=1)
+        return lambda crop, volume, center: of_patient(crop.patient_id, volume, center), identity
+    models = load_models(semantic=None)
+    network = models.outline_network
+    return lambda crop, volume, center: segment.outline(volume, center, network=network), models.outline.fingerprint
+
+
+def _none(crop: Crop, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:
+    raise InputError("outline", got="no crop", expected="crops")
