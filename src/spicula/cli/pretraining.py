@@ -7,9 +7,10 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from spicula.cli.training import Arch
+
 app = typer.Typer(no_args_is_help=True, help="Learn features without labels (needs the extra 'train').")
 
-Arch: TypeAlias = Literal["vit-mini", "vit-tiny", "vit-small", "vit-base", "vit-large", "vit-giant"]
 Config: TypeAlias = Literal["compact", "short", "long"]
 
 

@@ -11,6 +11,7 @@ app = typer.Typer(no_args_is_help=True, help="Train the models again from data (
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with lidc_nodules, lidc_xml and scans.")]
 RunOption = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
+Arch: TypeAlias = Literal["vit-mini", "vit-tiny", "vit-small", "vit-base", "vit-large", "vit-giant"]
 Config: TypeAlias = Literal["compact", "paper"]
 Tuning: TypeAlias = Literal["lora", "ft", "probe"]
 Modality: TypeAlias = Literal["clip", "vision"]
@@ -60,6 +61,43 @@ def train_dino_detection_command(
         data, out, backbone=backbone, frozen=frozen, compat=compat, recipe=Recipe(threads=threads), report=typer.echo
     )
     _print_bundle(bundle, out)
+
+
+@app.command("ssm")
+def train_ssm_command(
+    data: DataOption,
+    out: RunOption,
+    arch: Annotated[Arch, typer.Option(help="Which vision transformer.")] = "vit-mini",
+    epochs: Annotated[int, typer.Option(min=1, help="Of each pretraining.")] = 40,
+    scan: Annotated[
+        list[Path] | None, typer.Option(help="A further scan whose lung is added; may be repeated.")
+    ] = None,
+    outline_run: Annotated[
+        Path | None, typer.Option(help="Run folder of 'train outline'; the shipped outlines if omitted.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="0, 1, ... or all: pretrainings to do now; every one if omitted.")
+    ] = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """LungNodule-SSM: DINOv2 without labels, inside patient folds, then heads on its frozen features."""
+    from spicula.core.extras import require
+
+    require("torch", extra="train")
+    from spicula.networks.vit import SHAPES
+    from spicula.pipelines.train_ssm import EVALUATION, train_ssm
+    from spicula.pretraining.dinov2 import compact_recipe
+
+    found = train_ssm(
+        data, out, shape=SHAPES[arch], recipe=compact_recipe(epochs=epochs), scans=scan or (),
+        outline_run=outline_run, only=only or (), threads=threads, report=typer.echo,
+    )  # fmt: skip
+    if found is not None:
+        forest = found["honest"]["slice"]["cls, all"]["forest"]
+        for name, judged in forest.items():
+            typer.echo(f"forest on the class token, {name}: AUROC {judged['auroc']['value']:.4f}")
+        typer.echo(f"as published, slices at random: accuracy {found['compat']['forest']['accuracy']:.4f}")
+        typer.echo(f"Result: {out / EVALUATION}")
 
 
 @app.command("risk")

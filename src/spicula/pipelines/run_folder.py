@@ -91,3 +91,15 @@ def write_json(path: Path, content: Mapping[str, Any], *, finite: bool = False) 
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=not finite) + "\n"
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def as_json(value: Any) -> Any:
+    """As JSON gives it back: lists for tuples.
+
+    Example:
+        >>> as_json({"sizes": (1, 2)})
+        {'sizes': [1, 2]}
+    """
+    if isinstance(value, dict):
+        return {name: as_json(one) for name, one in value.items()}
+    return [as_json(one) for one in value] if isinstance(value, tuple | list) else value

@@ -23,7 +23,7 @@ from spicula.networks.checkpoint import WEIGHTS
 from spicula.pipelines import semantic_fit, semantic_views
 from spicula.pipelines.risk_fit import KernelRecipe, fit_kernel
 from spicula.pipelines.risk_table import Outlines, Table
-from spicula.pipelines.run_folder import open_run, write_json
+from spicula.pipelines.run_folder import as_json, open_run, write_json
 from spicula.pipelines.semantic_bundle import NAME, write_semantic_bundle
 from spicula.pipelines.semantic_card import Provenance
 from spicula.pipelines.semantic_crops import CropTable, OutlineCrop, make_crop_table
@@ -108,7 +108,7 @@ def train_semantic(
     towers = _towers(recipe, clip)
     all_cases = lidc_nodules.load_cases(data / "lidc_nodules")
     cases = all_cases[:limit]
-    arguments = {"recipe": {k: v for k, v in _plain(asdict(recipe)).items() if k != "threads"}}
+    arguments = {"recipe": {k: v for k, v in as_json(asdict(recipe)).items() if k != "threads"}}
     run = open_run(
         out,
         "train semantic",
@@ -357,10 +357,3 @@ def _towers(recipe: Recipe, clip: Path | None) -> Towers:
             hint="spicula bundle import openai-clip, then --clip BUNDLE",
         )  # fmt: skip
     return published_towers(clip, recipe)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: lists for tuples."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value

@@ -1,0 +1,87 @@
+"""Frozen features of slices: what a pretrained transformer says of a nodule without having been told anything of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.extras import require
+from spicula.pipelines.slice_table import PIXELS, SliceTable
+from spicula.transforms.planes import BACKGROUND_HU
+
+View: TypeAlias = Literal["slice", "alone"]
+"""The slice with its surroundings, as published; or the nodule alone, faded away from its outline."""
+
+Read: TypeAlias = Literal["cls", "patches", "both"]
+"""The class token, as published; the mean of the patches; or one after the other."""
+
+Depth: TypeAlias = Literal["middle", "all"]
+"""The slice through the nodule's middle in three channels, as published; or the mean over its slices."""
+
+PATCHES = 5
+"""Rows and columns of patches that are looked at: 49 mm at the table's pixel."""
+
+Rows = NDArray[np.intp]
+Features = NDArray[np.float32]
+
+
+def features_of(
+    backbone: Any, table: SliceTable, rows: Rows, *, view: View = "slice", batch: int = 64
+) -> dict[Read, Features]:
+    """Features of undisturbed slices.
+
+    Args:
+        backbone: A :class:`spicula.networks.vit.VisionTransformer`.
+        table: Slices.
+        rows: Which.
+        view: What of them is seen.
+        batch: Slices at a time.
+
+    Returns:
+        By what is read, ``[n, width]``, or twice the width for both.
+    """
+    torch = require("torch", extra="train")
+    from spicula.pretraining.ct_views import undisturbed
+
+    side = PATCHES * backbone.shape.patch
+    first = (PIXELS - side) // 2
+    middle = slice(first, first + side)
+    device = next(backbone.parameters()).device
+    tokens, patches = [], []
+    with torch.inference_mode():
+        for at in range(0, len(rows), batch):
+            some = rows[at : at + batch]
+            hu = table.hu[some, middle, middle].astype(np.float32)
+            if view == "alone":
+                near = table.near[some, middle, middle].astype(np.float32) / 255
+                hu = np.asarray(BACKGROUND_HU + near * (hu - BACKGROUND_HU), dtype=np.float32)
+            seen = backbone(undisturbed(torch.from_numpy(hu).to(device)))
+            tokens.append(seen.cls.float().cpu().numpy())
+            patches.append(seen.patches.float().mean(dim=1).cpu().numpy())
+    cls, mean = np.concatenate(tokens), np.concatenate(patches)
+    return {"cls": cls, "patches": mean, "both": np.concatenate([cls, mean], axis=1)}
+
+
+def of_nodules(
+    features: Features, table: SliceTable, rows: Rows, nodules: NDArray[np.str_], *, depth: Depth = "middle"
+) -> Features:
+    """Features of nodules from those of their slices.
+
+    Args:
+        features: ``[n, f]`` of ``rows``.
+        table: Slices.
+        rows: Which slices.
+        nodules: Ids, each of a slice in ``rows``.
+        depth: Which of a nodule's slices count. Its middle one is that with the most of it.
+
+    Returns:
+        ``[nodules, f]``.
+    """
+    names = table.case_ids[rows]
+    if depth == "all":
+        return np.stack([features[names == name].mean(axis=0) for name in nodules])
+    size = np.array([int(np.count_nonzero(table.near[row])) for row in rows])
+    chosen = [np.flatnonzero(names == name) for name in nodules]
+    return np.stack([features[some[size[some].argmax()]] for some in chosen])

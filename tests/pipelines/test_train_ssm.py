@@ -1,0 +1,144 @@
+"""LungNodule-SSM: features, heads, and the two protocols."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from spicula.core.errors import InputError  # noqa: E402
+from spicula.core.finding import Finding  # noqa: E402
+from spicula.datasets import lidc_nodules  # noqa: E402
+from spicula.networks.vit import VisionTransformer, VitShape  # noqa: E402
+from spicula.pipelines import train_ssm as job  # noqa: E402
+from spicula.pipelines.slice_table import PIXELS, SliceTable  # noqa: E402
+from spicula.pipelines.ssm_features import features_of, of_nodules  # noqa: E402
+from spicula.pipelines.ssm_heads import HEADS, out_of_fold  # noqa: E402
+from spicula.pretraining.dinov2 import compact_recipe  # noqa: E402
+
+SHAPE = VitShape(16, 1, 2, image=70, layer_scale=1.0)
+PATIENTS, SLICES = 15, 2
+
+
+def picture(radius, rng):
+    y, x = np.indices((PIXELS, PIXELS)) - (PIXELS - 1) / 2
+    inside = np.hypot(y, x) <= radius
+    hu = np.where(inside, 40, -850) + rng.normal(0, 30, (PIXELS, PIXELS))
+    return hu.astype(np.int16), np.where(inside, 255, 0).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Fifteen patients of one nodule, large ones malignant, two slices each; and a piece of lung."""
+    rng, made, who = np.random.default_rng(0), [], []
+    for number in range(PATIENTS):
+        for part in range(SLICES):
+            made.append(picture((4 + 20 * (number % 2)) / (1 + part), rng))
+            who.append((f"P{number}", f"P{number}_0_0{part}", f"P{number}_1"))
+    made.append((rng.normal(-850, 50, (PIXELS, PIXELS)).astype(np.int16), np.full((PIXELS, PIXELS), 255, np.uint8)))
+    who.append(("S", "", ""))
+    columns = (np.array(column) for column in zip(*who, strict=True))
+    return SliceTable(np.stack([a for a, _ in made]), np.stack([b for _, b in made]), *columns)
+
+
+@pytest.fixture
+def nodules(table, monkeypatch, tmp_path):
+    cases = [
+        SimpleNamespace(case_id=f"P{n}_1", patient_id=f"P{n}", findings=(
+            Finding(id=f"P{n}_1", center_xyz_mm=(0, 0, 0), diameter_mm=6.0 + n, truth={"label": float(n % 2)}),
+        )) for n in range(PATIENTS + 3)
+    ]  # fmt: skip
+    monkeypatch.setattr(lidc_nodules, "load_cases", lambda root: cases)
+    return job.nodules_of(table, tmp_path, folds=3)
+
+
+def test_nodules_without_a_slice_are_left_out(nodules):
+    assert len(nodules.ids) == PATIENTS
+    assert len(nodules.rows) == PATIENTS * SLICES
+
+
+def test_features(table):
+    torch.manual_seed(0)
+    network = VisionTransformer(SHAPE).eval()
+    rows = np.arange(7)
+    found = features_of(network, table, rows, batch=3)
+    assert {name: f.shape for name, f in found.items()} == {"cls": (7, 16), "patches": (7, 16), "both": (7, 32)}
+    np.testing.assert_allclose(found["cls"][4:5], features_of(network, table, rows[4:5])["cls"], atol=1e-5)
+    assert np.abs(features_of(network, table, rows, view="alone")["cls"] - found["cls"]).max() > 1e-3
+
+
+def test_alone_hides_what_is_beside_the_nodule(table):
+    torch.manual_seed(0)
+    network = VisionTransformer(SHAPE).eval()
+    hu = table.hu.copy()
+    hu[table.near == 0] = 200
+    other = replace(table, hu=hu)
+    rows = np.arange(4)
+    alone = [features_of(network, some, rows, view="alone")["cls"] for some in (table, other)]
+    np.testing.assert_allclose(*alone, atol=1e-5)
+
+
+def test_the_middle_slice_is_the_one_with_most_of_the_nodule(table, nodules):
+    features = np.arange(len(nodules.rows), dtype=np.float32)[:, None]
+    assert of_nodules(features, table, nodules.rows, nodules.ids)[:3, 0].tolist() == [0, 2, 4]
+    assert of_nodules(features, table, nodules.rows, nodules.ids, depth="all")[:3, 0].tolist() == [0.5, 2.5, 4.5]
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_every_head_learns_what_is_plain_and_is_tested_on_other_folds(head):
+    rng = np.random.default_rng(0)
+    label = np.arange(120) % 2 == 1
+    fold_of = np.arange(120) // 2 % 3
+    features = rng.normal(0, 0.3, (120, 4)) + label[:, None]
+    score = out_of_fold(features, label, fold_of, head=head)
+    assert score[label].mean() > score[~label].mean() + 0.3
+    own = np.stack([features if k == 1 else np.zeros_like(features) for k in range(3)])
+    of_folds = out_of_fold(own, label, fold_of, head=head)
+    assert np.ptp(of_folds[fold_of == 0]) < 1e-9
+    np.testing.assert_allclose(of_folds[fold_of == 1], score[fold_of == 1])
+
+
+def test_a_label_that_may_not_be_used_is_not(nodules):
+    label = nodules.label.copy()
+    taught = np.zeros(len(label), dtype=bool)
+    features = np.random.default_rng(0).normal(size=(len(label), 3))
+    assert (out_of_fold(features, label, nodules.fold_of, taught=taught) == 0.5).all()
+
+
+def test_the_whole_job_on_a_tiny_network(table, nodules, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "read_slices", lambda *args, **more: table)
+    recipe = compact_recipe(epochs=1, steps_per_epoch=1)
+    recipe = replace(recipe, batch=4)
+    call = {"shape": SHAPE, "recipe": recipe, "folds": 3, "report": lambda line: None}
+    assert job.train_ssm(tmp_path, tmp_path / "run", only=["0"], **call) is None
+    found = job.train_ssm(tmp_path, tmp_path / "run", **call)
+    views = found["honest"]["slice"]
+    assert views.keys() == {"cls, middle", "cls, all", "both, middle", "both, all"}
+    assert views["cls, all"]["heads"].keys() == HEADS.keys()
+    assert views["cls, all"]["labels"].keys() == {"0.01", "0.1", "1"}
+    assert found["compat"]["test_slices_of_training_patients"] > 0.3
+    assert (tmp_path / "run" / "evaluation.json").is_file()
+    log = (tmp_path / "run" / "backbones" / "0" / "log.jsonl").read_text()
+    assert "knn_auroc" in log
+
+
+def test_pretraining_of_a_fold_never_sees_its_patients(table, nodules, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(job, "read_slices", lambda *args, **more: table)
+    monkeypatch.setattr(
+        job, "pretrain_dinov2", lambda table, rows, out, **more: seen.update({out.name: set(table.patients[rows])})
+    )
+    job.train_ssm(tmp_path, tmp_path / "run", shape=SHAPE, recipe=compact_recipe(), folds=3, report=lambda line: None)
+    for fold in range(3):
+        assert not seen[str(fold)] & set(nodules.patients[nodules.fold_of == fold].tolist())
+        assert "S" in seen[str(fold)]
+    assert len(seen["all"]) == PATIENTS + 1
+
+
+def test_an_unknown_pretraining(tmp_path):
+    with pytest.raises(InputError, match="of 0, 1, 2, 3, 4, all"):
+        job.train_ssm(tmp_path, tmp_path / "run", shape=SHAPE, recipe=compact_recipe(), only=["5"])
