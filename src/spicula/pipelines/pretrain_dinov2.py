@@ -218,13 +218,16 @@ def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighb
     chosen = np.array(known, dtype=np.intp)
     labels = np.array([label_of[table.case_ids[row]] for row in known])
     same_patient = table.patients[chosen][:, None] == table.patients[chosen][None]
+    votes = min(neighbors, int((~same_patient).sum(axis=1).min()))
+    if votes == 0:
+        return None
 
     def probe(backbone: Any) -> dict[str, float]:
         features = class_tokens(backbone, table, chosen)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         cosine = features @ features.T
         cosine[same_patient] = -2.0
-        nearest = np.argpartition(-cosine, neighbors, axis=1)[:, :neighbors]
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :votes]
         return {"knn_auroc": round(float(auroc(labels > 0, labels[nearest].mean(axis=1))), 4)}
 
     return probe
