@@ -30,7 +30,7 @@ def test_every_command_that_the_documents_show_exists() -> None:
         tuple(words)
         for page in PAGES
         for line in page.read_text(encoding="utf-8").splitlines()
-        for words in re.findall(r"^(?:\.venv/bin/)?spicula ([a-z]+)(?: ([a-z]+(?:-[a-z]+)*))?", line.strip())
+        for words in re.findall(r"^(?:\.venv/bin/)?spicula ([a-z]+)(?: ([a-z][a-z0-9]*(?:-[a-z]+)*))?", line.strip())
     }
     assert {first for first, _ in shown} >= {"analyze", "score", "info", "train"}
     for first, second in shown:
