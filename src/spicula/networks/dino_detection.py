@@ -24,6 +24,7 @@ from torch.nn import functional
 from spicula.core.errors import InputError
 from spicula.networks.checkpoint import descend
 from spicula.networks.vit import VisionTransformer
+from spicula.networks.vit_export import FixedVit
 
 UNTRAINED = (-2.19, math.log(8.0), 0.5, 0.5, -4.0)
 """What an untrained head says: the published logit (a chance of one in ten), 8 mm, the middle of each cell, outside."""
@@ -188,31 +189,13 @@ class FixedDetector(nn.Module):  # type: ignore[misc, unused-ignore]
     """
 
     def __init__(self, detector: DinoDetector, height: int, width: int) -> None:
-        from spicula.networks.vit_export import SplitAttention
-
         super().__init__()
-        network = copy.deepcopy(detector.backbone).float().eval()
-        with torch.no_grad():
-            positions = network.positions_of(*network.grid_of(height, width))
-            start = network.cls_token + positions[:, :1]
-            if network.shape.registers:
-                start = torch.cat((start, network.register_tokens), dim=1)
-        self.register_buffer("start", start.detach().clone())
-        self.register_buffer("places", positions[:, 1:].detach().clone())
-        self.grid = network.grid_of(height, width)
-        self.cut, self.norm, self.blocks = network.patch_embed.proj, network.norm, network.blocks
-        for block in self.blocks:
-            block.attn = SplitAttention(block.attn)
+        self.backbone = FixedVit(copy.deepcopy(detector.backbone).float().eval(), height, width)
         self.head = copy.deepcopy(detector.head).float().eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """As :meth:`DinoDetector.forward`."""
-        x = self.cut(images).flatten(2).transpose(1, 2) + self.places
-        x = torch.cat((self.start.expand(images.shape[0], -1, -1), x), dim=1)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)[:, self.start.shape[1] :]
-        judged: torch.Tensor = self.head(x.transpose(1, 2).unflatten(2, self.grid))
+        judged: torch.Tensor = self.head(self.backbone.map(images))
         return judged
 
 
@@ -220,7 +203,9 @@ def detector_to_onnx(detector: DinoDetector, height: int, width: int) -> bytes:
     """The ONNX file of a detector for images of one size: input ``image``, all maps as channels of one output."""
     from spicula.networks.export import to_onnx
 
-    return to_onnx(FixedDetector(detector, height, width), torch.zeros(2, 3, height, width))
+    with torch.no_grad():
+        fixed = FixedDetector(detector, height, width)
+    return to_onnx(fixed, torch.zeros(2, 3, height, width))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

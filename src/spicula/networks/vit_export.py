@@ -48,11 +48,11 @@ def vit_to_onnx(network: VisionTransformer, size: int | tuple[int, int], *, half
             expected="less than 2 GiB, which is what one ONNX file holds",
         )  # fmt: skip
     with torch.no_grad():
-        fixed = _FixedSize(_copied(network), height, width)
+        fixed = FixedVit(_copied(network), height, width)
     return to_onnx(fixed, torch.zeros(2, 3, height, width), half=half, outputs=OUTPUTS)
 
 
-class _FixedSize(nn.Module):  # type: ignore[misc, unused-ignore]
+class FixedVit(nn.Module):  # type: ignore[misc, unused-ignore]
     """A vision transformer for one size of images; the outputs are a plain tuple.
 
     Args:
@@ -69,6 +69,7 @@ class _FixedSize(nn.Module):  # type: ignore[misc, unused-ignore]
             start = torch.cat((start, network.register_tokens), dim=1)
         self.register_buffer("start", start.detach().clone())
         self.register_buffer("places", positions[:, 1:].detach().clone())
+        self.grid = network.grid_of(height, width)
         self.cut, self.norm = network.patch_embed.proj, network.norm
         self.blocks = nn.ModuleList(_SplitBlock(block) for block in network.blocks)
 
@@ -83,6 +84,15 @@ class _FixedSize(nn.Module):  # type: ignore[misc, unused-ignore]
         x, shares = last.with_shares(x)
         x = self.norm(x)
         return x[:, 0], x[:, first:], shares[:, :, first:]
+
+    def map(self, images: torch.Tensor) -> torch.Tensor:
+        """The patches as an image, ``[n, width, rows, columns]``."""
+        patches = self.cut(images).flatten(2).transpose(1, 2) + self.places
+        x = torch.cat((self.start.expand(images.shape[0], -1, -1), patches), dim=1)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)[:, self.start.shape[1] :]
+        return x.transpose(1, 2).unflatten(2, self.grid)
 
 
 class _SplitBlock(nn.Module):  # type: ignore[misc, unused-ignore]

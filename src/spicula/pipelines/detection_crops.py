@@ -292,6 +292,15 @@ class Planned:
             orientation=self.turn, feather_mm=self.feather_mm,
         )  # fmt: skip
 
+    def put_into(self, volume: Volume) -> Mask | None:
+        """The nodule's outline, after setting it into the volume's own array; None if it is too small for a voxel."""
+        part = around(volume, self.place, 50.0)
+        changed, outline = self.set_into(part)
+        if not outline.array_zyx.any():
+            return None
+        part.array_zyx[...] = changed.array_zyx
+        return outline
+
 
 def plan_nodule(
     search: SearchGrid,

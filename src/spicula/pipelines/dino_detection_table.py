@@ -27,7 +27,6 @@ from spicula.pipelines.detection_crops import TRAINING_SCANS, Host, SearchGrid
 from spicula.pipelines.evaluate_detection import Truth
 from spicula.pipelines.run_folder import open_run
 from spicula.transforms import crop
-from spicula.transforms.resample import around
 
 FOLDS, FREE = 5, -1
 """Folds of the patients, and the fold of slices without a nodule: they belong to no patient's."""
@@ -83,13 +82,9 @@ def _set_in(
 ) -> tuple[Truth, Mask] | None:
     """Set a nodule into the volume's own array; None without room."""
     planned = detection_crops.plan_nodule(search, case, root, rng, avoid=avoid)
-    if planned is None:
+    outline = None if planned is None else planned.put_into(volume)
+    if planned is None or outline is None:
         return None
-    part = around(volume, planned.place, 50.0)
-    changed, outline = planned.set_into(part)
-    if not outline.array_zyx.any():
-        return None
-    part.array_zyx[...] = changed.array_zyx
     texture = case.findings[0].truth["texture"]
     return Truth(
         case.case_id, case.patient_id, detection_crops.center_of(outline), planned.diameter_mm, texture

@@ -21,7 +21,6 @@ from spicula.detectors.blob import detect
 from spicula.measure.lungs import segment_lungs
 from spicula.metrics.froc import FreeResponse, Points, free_response_curve, match
 from spicula.pipelines.detection_crops import Host, SearchGrid, center_of, plan_nodule
-from spicula.transforms.resample import around
 
 RATES = (1.0, 4.0, 8.0)
 """False findings a scan at which the sensitivity is told."""
@@ -119,13 +118,9 @@ def _set_in(
 ) -> Truth | None:
     """Set a nodule into the volume's own array; None without room."""
     planned = plan_nodule(search, case, root, rng, avoid=avoid)
-    if planned is None:
+    outline = None if planned is None else planned.put_into(volume)
+    if planned is None or outline is None:
         return None
-    part = around(volume, planned.place, 50.0)
-    changed, outline = planned.set_into(part)
-    if not outline.array_zyx.any():
-        return None
-    part.array_zyx[...] = changed.array_zyx
     texture = case.findings[0].truth["texture"]
     rows = tuple((float(a), float(b), float(c)) for a, b, c in planned.turn)
     insertion = Insertion(case.case_id, case.patient_id, host_name, planned.place, rows)

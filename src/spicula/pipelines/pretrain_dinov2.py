@@ -23,6 +23,7 @@ from spicula.networks.checkpoint import (
     save_weights,
 )
 from spicula.pipelines.slice_table import SliceTable
+from spicula.pipelines.ssm_features import features_of
 
 SHAPE = "shape.json"
 """Beside the weights: what they are of."""
@@ -223,7 +224,7 @@ def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighb
         return None
 
     def probe(backbone: Any) -> dict[str, float]:
-        features = class_tokens(backbone, table, chosen)
+        features = features_of(backbone, table, chosen)["cls"]
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         cosine = features @ features.T
         cosine[same_patient] = -2.0
@@ -231,22 +232,6 @@ def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighb
         return {"knn_auroc": round(float(auroc(labels > 0, labels[nearest].mean(axis=1))), 4)}
 
     return probe
-
-
-def class_tokens(backbone: Any, table: SliceTable, rows: Rows, *, batch: int = 64) -> NDArray[np.float32]:
-    """Class tokens of undisturbed slices: the middle 49 mm at the table's pixel, ``[n, width]``."""
-    torch = require("torch", extra="train")
-    from spicula.pretraining.ct_views import undisturbed
-
-    device, side = next(backbone.parameters()).device, 5 * backbone.shape.patch
-    first = (table.hu.shape[1] - side) // 2
-    middle = slice(first, first + side)
-    found = []
-    with torch.inference_mode():
-        for at in range(0, len(rows), batch):
-            hu = torch.from_numpy(table.hu[rows[at : at + batch], middle, middle].astype(np.float32)).to(device)
-            found.append(backbone(undisturbed(hu)).cls.float().cpu().numpy())
-    return np.concatenate(found)
 
 
 def load_backbone(folder: Path) -> Any:
