@@ -7,7 +7,7 @@ import pytest
 
 from spicula.core.errors import InputError
 from spicula.core.volume import Mask, Volume
-from spicula.pipelines.slice_table import PIXELS, _kept, lung_pieces, make_slice_table
+from spicula.pipelines.slice_table import PIXELS, Source, _kept, lung_pieces, make_slice_table
 from spicula.transforms.crop import box_geometry
 
 
@@ -44,13 +44,35 @@ def test_lung_pieces_have_lung_in_their_middle_and_slices_without_give_none():
 
 
 def test_scans_alone_make_a_table_and_it_is_kept(tmp_path):
-    table = make_slice_table(tmp_path, tmp_path / "run", outline=None, identity="none", scans={"S": scan()}, pieces=2,
-                             report=lambda _: None)  # fmt: skip
+    table = make_slice_table(tmp_path, tmp_path / "run", outline=None, identity="none", pieces=2,
+                             scans=[Source("S", "1.2.3", scan)], report=lambda _: None)  # fmt: skip
     assert table.hu.shape == (4, PIXELS, PIXELS)
     assert (table.near == 255).all()
     assert not table.marked.any()
-    again = make_slice_table(tmp_path, tmp_path / "run", outline=None, identity="none", scans={"S": scan()}, pieces=2)
+    again = make_slice_table(
+        tmp_path, tmp_path / "run", outline=None, identity="none", scans=[Source("S", "1.2.3", scan)], pieces=2
+    )
     assert (again.hu == table.hu).all()
+
+
+def test_what_is_cut_already_is_not_read_again(tmp_path):
+    def call(load):
+        return make_slice_table(tmp_path, tmp_path / "run", outline=None, identity="none",
+                                scans=[Source("S", "1.2.3", load)], report=lambda _: None)  # fmt: skip
+
+    first = call(scan)
+    assert (call(None).hu == first.hu).all()
+
+
+def test_a_scan_that_cannot_be_read_is_left_out_and_said(tmp_path):
+    def broken():
+        raise InputError("scan", got="damage")
+
+    lines = []
+    table = make_slice_table(tmp_path, tmp_path / "run", outline=None, identity="none",
+                             scans=[Source("A", "1", broken), Source("B", "2", scan)], report=lines.append)  # fmt: skip
+    assert set(table.patients) == {"B"}
+    assert any("left out: scan" in line for line in lines)
 
 
 def test_nothing_to_learn_from(tmp_path):

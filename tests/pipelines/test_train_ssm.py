@@ -16,7 +16,7 @@ from spicula.datasets import lidc_nodules  # noqa: E402
 from spicula.networks.vit import VisionTransformer, VitShape  # noqa: E402
 from spicula.pipelines import train_ssm as job  # noqa: E402
 from spicula.pipelines.slice_table import PIXELS, SliceTable  # noqa: E402
-from spicula.pipelines.ssm_features import features_of, of_nodules  # noqa: E402
+from spicula.pipelines.ssm_features import features_of, pooled, slices_of  # noqa: E402
 from spicula.pipelines.ssm_heads import HEADS, out_of_fold  # noqa: E402
 from spicula.pretraining.dinov2 import compact_recipe  # noqa: E402
 
@@ -84,8 +84,9 @@ def test_alone_hides_what_is_beside_the_nodule(table):
 
 def test_the_middle_slice_is_the_one_with_most_of_the_nodule(table, nodules):
     features = np.arange(len(nodules.rows), dtype=np.float32)[:, None]
-    assert of_nodules(features, table, nodules.rows, nodules.ids)[:3, 0].tolist() == [0, 2, 4]
-    assert of_nodules(features, table, nodules.rows, nodules.ids, depth="all")[:3, 0].tolist() == [0.5, 2.5, 4.5]
+    middle, every = (slices_of(table, nodules.rows, nodules.ids, depth=depth) for depth in ("middle", "all"))
+    assert pooled(features, middle)[:3, 0].tolist() == [0, 2, 4]
+    assert pooled(features, every)[:3, 0].tolist() == [0.5, 2.5, 4.5]
 
 
 @pytest.mark.parametrize("head", list(HEADS))

@@ -75,9 +75,8 @@ class FixedVit(nn.Module):  # type: ignore[misc, unused-ignore]
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """``[n, 3, height, width]`` to the class token, the patches and where the class token looks."""
-        patches = self.cut(images).flatten(2).transpose(1, 2) + self.places
-        x = torch.cat((self.start.expand(images.shape[0], -1, -1), patches), dim=1)
         *earlier, last = self.blocks
+        x = self._embed(images)
         for block in earlier:
             x = block(x)
         first = self.start.shape[1]
@@ -87,12 +86,15 @@ class FixedVit(nn.Module):  # type: ignore[misc, unused-ignore]
 
     def map(self, images: torch.Tensor) -> torch.Tensor:
         """The patches as an image, ``[n, width, rows, columns]``."""
-        patches = self.cut(images).flatten(2).transpose(1, 2) + self.places
-        x = torch.cat((self.start.expand(images.shape[0], -1, -1), patches), dim=1)
+        x = self._embed(images)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)[:, self.start.shape[1] :]
         return x.transpose(1, 2).unflatten(2, self.grid)
+
+    def _embed(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.cut(images).flatten(2).transpose(1, 2) + self.places
+        return torch.cat((self.start.expand(images.shape[0], -1, -1), patches), dim=1)
 
 
 class _SplitBlock(nn.Module):  # type: ignore[misc, unused-ignore]

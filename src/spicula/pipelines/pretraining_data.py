@@ -10,10 +10,10 @@ import numpy as np
 from spicula.core.errors import InputError
 from spicula.core.volume import Mask, Volume
 from spicula.datasets.lidc_crops import Crop
-from spicula.formats.scans import find_scans, read_volume
+from spicula.formats.scans import find_scans
 from spicula.measure import segment
 from spicula.pipelines.models import load_models
-from spicula.pipelines.slice_table import SliceTable, make_slice_table
+from spicula.pipelines.slice_table import SliceTable, Source, make_slice_table
 from spicula.pipelines.train_risk import patient_outlines_of_run
 
 Report = Callable[[str], None]
@@ -33,7 +33,7 @@ def read_slices(
     """The slices of a folder, cut once and kept.
 
     Args:
-        data: Development data with ``lidc_crops``, or a folder of scans in any format that is read.
+        data: Development data with ``lidc_crops``, or a folder of scans in any format that is read: every series.
         folder: Where the cut pieces are kept.
         scans: Further scans, whose lung is added.
         outline_run: Run folder of ``train outline``: each crop is then outlined by a network that has not learned from
@@ -44,23 +44,23 @@ def read_slices(
         report: Takes one line of progress.
 
     Raises:
-        InputError: There is nothing to read, or two scans have one name.
+        InputError: There is nothing to read.
     """
-    paths = list(scans)
     crops = (data / "lidc_crops").is_dir()
-    if not crops:
-        paths = [*[scan.path for scan in find_scans(data)][:limit], *paths]
-    volumes: dict[str, Volume] = {}
-    for path in paths:
-        name = path.name
-        if name in volumes:
-            raise InputError("scans", got=f"two named {name!r}", expected="names that differ", hint="rename one")
-        report(f"reading {name}")
-        volumes[name] = read_volume(path)
+    sources = [source for path in ([] if crops else [data]) for source in _sources(path)][:limit]
+    sources += [source for path in scans for source in _sources(path)]
     outline, identity = _outlines(outline_run, folds) if crops else (_none, "none")
     return make_slice_table(
-        data, folder, outline=outline, identity=identity, scans=volumes, seed=seed, limit=limit, report=report
+        data, folder, outline=outline, identity=identity, scans=sources, seed=seed, limit=limit, report=report
     )
+
+
+def _sources(path: Path) -> list[Source]:
+    """Every series and file under a path; a file that tells no patient is one of its own."""
+    return [
+        Source((scan.series.patient_id if scan.series else "") or scan.scan_id, scan.scan_id, scan.load)
+        for scan in find_scans(path, all_series=True)
+    ]
 
 
 def rows_without(table: SliceTable, patients: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.intp]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spicula.core.errors import InputError
+from spicula.core.errors import InputError, SpiculaError
 from spicula.core.volume import Mask, Volume
 from spicula.datasets import lidc_crops, lidc_nodules
 from spicula.datasets.lidc_crop_scales import CropScale, scales_of
@@ -28,6 +28,21 @@ LUNG_HU = (-990.0, -500.0)
 """Between these a coarse pixel is lung."""
 
 Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A scan whose lung is added without marks.
+
+    Args:
+        patient_id: The unit of every split.
+        identity: Of its pixels, for example a series UID; another one makes a new table.
+        load: Reads it.
+    """
+
+    patient_id: str
+    identity: str
+    load: Callable[[], Volume]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +76,7 @@ def make_slice_table(
     *,
     outline: OutlineCrop,
     identity: str,
-    scans: dict[str, Volume] | None = None,
+    scans: Sequence[Source] = (),
     pieces: int = 8,
     seed: int = 0,
     limit: int | None = None,
@@ -74,7 +89,8 @@ def make_slice_table(
         folder: Where the arrays are kept.
         outline: Outlines the nodule of a crop.
         identity: Of the outlines; others make a new table.
-        scans: Scans (or single slices) by patient, whose lung is added without marks.
+        scans: Scans whose lung is added without marks; read one by one, and only where they are not cut yet. One that
+            cannot be read is left out, and said so.
         pieces: Of each of their slices.
         seed: Decides where they lie.
         limit: Only the first crops, for a trial.
@@ -89,26 +105,28 @@ def make_slice_table(
     crops = lidc_crops.load_crops(data / "lidc_crops")[:limit] if (data / "lidc_crops").is_dir() else []
     cases = lidc_nodules.load_cases(data / "lidc_nodules") if (data / "lidc_nodules").is_dir() else []
     names = hashlib.sha256("\n".join(crop.path.name for crop in crops).encode()).hexdigest()[:16]
-    shapes = {patient: list(scan.array_zyx.shape) for patient, scan in (scans or {}).items()}
-    facts = {"crops": names, "outlines": identity, "cases": len(cases), "scans": shapes, "pieces": pieces, "seed": seed}
+    known = [[scan.patient_id, scan.identity] for scan in scans]
+    facts = {"crops": names, "outlines": identity, "cases": len(cases), "scans": known, "pieces": pieces, "seed": seed}
     told = folder / "slices.json"
-    if not told.is_file() or json.loads(told.read_text(encoding="utf-8"))["facts"] != facts:
+    stored = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    if stored.get("facts") != facts:
         folder.mkdir(parents=True, exist_ok=True)
-        report(f"outlining {len(crops)} crops")
+        if crops:
+            report(f"outlining {len(crops)} crops")
         scales = scales_of(crops, cases, folder / "scales.json")
         rows = [_of_crop(crop, outline, scales[crop.path.name]) for crop in crops]
         who = [(crop.patient_id, crop.path.name, scales[crop.path.name].case_id or "") for crop in crops]
-        for number, (patient, scan) in enumerate((scans or {}).items()):
-            lung = list(lung_pieces(scan, np.random.default_rng((seed, number)), count=pieces))
+        for number, scan in enumerate(scans):
+            lung = _lung_of(scan, np.random.default_rng((seed, number)), pieces, report)
             rows += [(hu, np.full((PIXELS, PIXELS), 255, dtype=np.uint8)) for hu in lung]
-            who += [(patient, "", "")] * len(lung)
+            who += [(scan.patient_id, "", "")] * len(lung)
         if not rows:
             raise InputError(f"{data}: no slice to pretrain on", hint="name the folder of the development data")
         np.save(folder / "hu.npy", np.stack([hu for hu, _ in rows]))
         np.save(folder / "near.npy", np.stack([near for _, near in rows]))
-        told.write_text(json.dumps({"facts": facts, "rows": who}), encoding="utf-8")
-    who = json.loads(told.read_text(encoding="utf-8"))["rows"]
-    patients, files, case_ids = (np.array(column, dtype=np.str_) for column in zip(*who, strict=True))
+        stored = {"facts": facts, "rows": who}
+        told.write_text(json.dumps(stored), encoding="utf-8")
+    patients, files, case_ids = (np.array(column, dtype=np.str_) for column in zip(*stored["rows"], strict=True))
     hu, near = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hu", "near"))
     return SliceTable(hu, near, patients, files, case_ids)
 
@@ -125,6 +143,15 @@ def _kept(flat: Volume, mask: Mask) -> tuple[NDArray[np.int16], NDArray[np.uint8
     near = sample(faded(ones, mask, background_hu=0.0), grid, outside=0.0)[0]
     hu = sample(flat, grid)[0]
     return np.rint(hu).astype(np.int16), np.rint(255 * np.clip(near, 0.0, 1.0)).astype(np.uint8)
+
+
+def _lung_of(scan: Source, rng: np.random.Generator, count: int, report: Report) -> list[NDArray[np.int16]]:
+    report(f"reading {scan.identity} of patient {scan.patient_id}")
+    try:
+        return list(lung_pieces(scan.load(), rng, count=count))
+    except SpiculaError as error:
+        report(f"left out: {error}")
+        return []
 
 
 def lung_pieces(scan: Volume, rng: np.random.Generator, *, count: int) -> Iterator[NDArray[np.int16]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -64,24 +65,26 @@ def features_of(
     return {"cls": cls, "patches": mean, "both": np.concatenate([cls, mean], axis=1)}
 
 
-def of_nodules(
-    features: Features, table: SliceTable, rows: Rows, nodules: NDArray[np.str_], *, depth: Depth = "middle"
-) -> Features:
-    """Features of nodules from those of their slices.
+def slices_of(table: SliceTable, rows: Rows, nodules: NDArray[np.str_], *, depth: Depth = "middle") -> list[Rows]:
+    """Which slices stand for each nodule.
 
     Args:
-        features: ``[n, f]`` of ``rows``.
         table: Slices.
         rows: Which slices.
         nodules: Ids, each of a slice in ``rows``.
         depth: Which of a nodule's slices count. Its middle one is that with the most of it.
 
     Returns:
-        ``[nodules, f]``.
+        Of each nodule, places in ``rows``.
     """
     names = table.case_ids[rows]
-    if depth == "all":
-        return np.stack([features[names == name].mean(axis=0) for name in nodules])
-    size = np.array([int(np.count_nonzero(table.near[row])) for row in rows])
     chosen = [np.flatnonzero(names == name) for name in nodules]
-    return np.stack([features[some[size[some].argmax()]] for some in chosen])
+    if depth == "all":
+        return chosen
+    size = np.array([int(np.count_nonzero(table.near[row])) for row in rows])
+    return [some[[size[some].argmax()]] for some in chosen]
+
+
+def pooled(features: Features, slices: Sequence[Rows]) -> Features:
+    """Features ``[nodules, f]``: the mean over each nodule's slices, as :func:`slices_of` chose them."""
+    return np.stack([features[some].mean(axis=0) for some in slices])

@@ -28,7 +28,7 @@ from spicula.pipelines.pretraining_data import read_slices
 from spicula.pipelines.risk_evaluation import difference, fold_mean, rounded
 from spicula.pipelines.run_folder import as_json, open_run, write_json
 from spicula.pipelines.slice_table import SliceTable
-from spicula.pipelines.ssm_features import Depth, Read, Rows, View, features_of, of_nodules
+from spicula.pipelines.ssm_features import Depth, Features, Read, Rows, View, features_of, pooled, slices_of
 from spicula.pipelines.ssm_heads import HEADS, SEED, out_of_fold
 
 EVALUATION = "evaluation.json"
@@ -156,28 +156,28 @@ def judge(table: SliceTable, nodules: Nodules, backbones: Path) -> dict[str, Any
         "nodules": len(nodules.ids), "patients": len(set(nodules.patients.tolist())),
         "slices": len(nodules.rows), "diameter_alone": _judged(nodules, nodules.diameter_mm), "honest": {},
     }  # fmt: skip
+    depths: tuple[Depth, ...] = ("middle", "all")
+    slices = {depth: slices_of(table, nodules.rows, nodules.ids, depth=depth) for depth in depths}
     views: tuple[View, ...] = ("slice", "alone")
     for view in views:
-        slices = {
-            "pretrained": [features_of(one, table, nodules.rows, view=view) for one in trained],
-            "untrained": [features_of(untrained, table, nodules.rows, view=view)] * len(folds),
-        }
-        result["honest"][view] = _of_view(slices, table, nodules)
+        learned = [features_of(one, table, nodules.rows, view=view) for one in trained]
+        random = features_of(untrained, table, nodules.rows, view=view)
+        result["honest"][view] = _of_view(learned, random, slices, nodules)
     result["compat"] = compat(table, nodules, load_backbone(backbones / ALL))
     return result
 
 
 def _of_view(
-    slices: Mapping[str, list[dict[Read, NDArray[np.float32]]]], table: SliceTable, nodules: Nodules
-) -> dict[str, Any]:
+    learned: Sequence[Mapping[Read, Features]], random: Mapping[Read, Features],
+    slices: Mapping[Depth, Sequence[Rows]], nodules: Nodules,
+) -> dict[str, Any]:  # fmt: skip
     result: dict[str, Any] = {}
     reads: tuple[Read, ...] = ("cls", "both")
-    depths: tuple[Depth, ...] = ("middle", "all")
     for read in reads:
-        for depth in depths:
+        for depth, some in slices.items():
             whole = {
-                name: np.stack([of_nodules(f[read], table, nodules.rows, nodules.ids, depth=depth) for f in some])
-                for name, some in slices.items()
+                "pretrained": np.stack([pooled(one[read], some) for one in learned]),
+                "untrained": pooled(random[read], some),
             }
             result[f"{read}, {depth}"] = _of_features(whole, nodules, every_head=(read, depth) == ("cls", "all"))
     return result
