@@ -107,6 +107,7 @@ def random_network(seed: int, planes: Sequence[np.ndarray]) -> NoduleClip:
 def every_token_to_the_end() -> Iterator[None]:
     """The image tower as published: the last block computes all tokens, of which one is read."""
     ours = Transformer.first
+    # the peer is the published tower: only this bench swaps the method, and gives it back
     Transformer.first = lambda self, x: self(x)[:, 0]  # type: ignore[method-assign]
     try:
         yield

@@ -13,8 +13,6 @@ from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
 from spicula.datasets.phantom import Ball, thorax, thorax_grid
 from spicula.detectors.dino import (
-    MEAN,
-    STD,
     Heads,
     Peaks,
     View,
@@ -25,6 +23,7 @@ from spicula.detectors.dino import (
     one_box_a_slice,
     split_channels,
 )
+from spicula.transforms.imagenet import MEAN, STD
 
 BALL = Ball((-80.0, 20.0, 30.0), 16.0, hu=1200.0)
 OTHER = Ball((66.0, -15.0, -22.0), 9.0, hu=1200.0)

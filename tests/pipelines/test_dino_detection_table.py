@@ -21,7 +21,8 @@ from spicula.metrics.segmentation import dice
 from spicula.pipelines import detection_crops
 from spicula.pipelines import dino_detection_table as tables
 from spicula.pipelines.detection_crops import Host
-from spicula.pipelines.dino_detection_table import FREE, SliceTable, Stacked, copies, outline_at, slice_labels
+from spicula.pipelines.dino_detection_table import FREE, SliceTable, Stacked, outline_at, slice_labels
+from spicula.pipelines.evaluate_detection import copies
 
 VIEW = View(pixel_mm=2.8, rows=6, columns=8)
 KNOWN = Ball((-80.0, 20.0, 30.0), 12.0)

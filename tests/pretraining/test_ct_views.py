@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from spicula.core.errors import InputError  # noqa: E402
-from spicula.pretraining.ct_views import MEAN, STD, ViewRecipe, make_views, undisturbed  # noqa: E402
+from spicula.pretraining.ct_views import ViewRecipe, make_views, undisturbed  # noqa: E402
+from spicula.transforms.imagenet import MEAN, STD  # noqa: E402
 
 STILL = ViewRecipe(
     global_pixels=28, local_pixels=14, locals=3, global_area=(1.0, 1.0), local_area=(0.25, 0.25), aspect=(1.0, 1.0),

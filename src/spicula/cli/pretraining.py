@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from spicula.cli.training import Arch
+from spicula.cli.training import Arch, OutlinesOption, ScansOption, ThreadsOption
 
 app = typer.Typer(no_args_is_help=True, help="Learn features without labels (needs the extra 'train').")
 
@@ -24,17 +24,13 @@ def pretrain_dinov2_command(
     epochs: Annotated[int | None, typer.Option(min=1, help="The config's if omitted.")] = None,
     batch: Annotated[int | None, typer.Option(min=2, help="Images of a step; the config's if omitted.")] = None,
     init: Annotated[Path | None, typer.Option(help="Weights of DINOv2 to go on from.")] = None,
-    scan: Annotated[
-        list[Path] | None, typer.Option(help="A further scan whose lung is added; may be repeated.")
-    ] = None,
-    outline_run: Annotated[
-        Path | None, typer.Option(help="Run folder of 'train outline'; the shipped outlines if omitted.")
-    ] = None,
+    scan: ScansOption = None,
+    outline_run: OutlinesOption = None,
     leave_out: Annotated[
         Path | None, typer.Option(help="File with patients to leave out, one a line: those you will test on.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    threads: ThreadsOption = 1,
 ) -> None:
     """DINOv2 on slices, with views made for CT. On many devices: accelerate launch -m spicula.cli pretrain ..."""
     from spicula.core.extras import require

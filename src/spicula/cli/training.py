@@ -11,6 +11,12 @@ app = typer.Typer(no_args_is_help=True, help="Train the models again from data (
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with lidc_nodules, lidc_xml and scans.")]
 RunOption = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
+ScansOption = Annotated[
+    list[Path] | None, typer.Option("--scan", help="A further scan whose lung is added; may be repeated.")
+]
+OutlinesOption = Annotated[
+    Path | None, typer.Option("--outline-run", help="Run folder of 'train outline'; the shipped outlines if omitted.")
+]
 Arch: TypeAlias = Literal["vit-mini", "vit-tiny", "vit-small", "vit-base", "vit-large", "vit-giant"]
 Config: TypeAlias = Literal["compact", "paper"]
 Tuning: TypeAlias = Literal["lora", "ft", "probe"]
@@ -69,12 +75,8 @@ def train_ssm_command(
     out: RunOption,
     arch: Annotated[Arch, typer.Option(help="Which vision transformer.")] = "vit-mini",
     epochs: Annotated[int, typer.Option(min=1, help="Of each pretraining.")] = 40,
-    scan: Annotated[
-        list[Path] | None, typer.Option(help="A further scan whose lung is added; may be repeated.")
-    ] = None,
-    outline_run: Annotated[
-        Path | None, typer.Option(help="Run folder of 'train outline'; the shipped outlines if omitted.")
-    ] = None,
+    scan: ScansOption = None,
+    outline_run: OutlinesOption = None,
     only: Annotated[
         list[str] | None, typer.Option(help="0, 1, ... or all: pretrainings to do now; every one if omitted.")
     ] = None,

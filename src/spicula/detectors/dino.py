@@ -22,13 +22,12 @@ from spicula.core.finding import Finding
 from spicula.core.volume import Mask, Volume
 from spicula.measure.lungs import lung_hulls, segment_lungs
 from spicula.runtime.openvino import load_network
+from spicula.transforms.imagenet import MEAN, STD
+from spicula.transforms.nodule_cube import WINDOW_HU, window
 from spicula.transforms.resample import average_blocks, resample, to_lps_axes
 
 TASK = "dino-detection"
 """Task of the bundles."""
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, which the published backbones expect."""
 
 LEAST_SCORE, MOST_PEAKS = 0.02, 40
 """Peaks below this score, and beyond this many in a slice, are not looked at."""
@@ -69,8 +68,8 @@ class View:
     columns: int = 32
     patch: int = 14
     neighbors: bool = True
-    low_hu: float = -1000.0
-    high_hu: float = 500.0
+    low_hu: float = WINDOW_HU[0]
+    high_hu: float = WINDOW_HU[1]
     least_slice_mm: float = 1.25
     hull_margin_mm: float = 6.0
 
@@ -83,6 +82,10 @@ class View:
     def shape(self) -> tuple[int, int]:
         """Pixels of a field: height (front to back) and width (right to left)."""
         return self.rows * self.patch, self.columns * self.patch
+
+    def windowed(self, hu: Floats) -> Floats:
+        """HU within the window to 0 and 1."""
+        return window(hu, self.low_hu, self.high_hu)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,13 +116,7 @@ class Slices:
 
     def images(self, z: Iterable[int], corner: tuple[int, int]) -> Floats:
         """Fields of several slices as the network sees them, ``[n, 3, height, width]``."""
-        return as_images(to_unit(np.stack([self.field(int(n), corner) for n in z]), self.view))
-
-
-def to_unit(hu: Floats, view: View) -> Floats:
-    """HU within the window to 0 and 1."""
-    scale = np.float32(1 / (view.high_hu - view.low_hu))
-    return np.asarray(np.clip((hu - np.float32(view.low_hu)) * scale, 0, 1))
+        return as_images(self.view.windowed(np.stack([self.field(int(n), corner) for n in z])))
 
 
 def as_images(unit: Floats) -> Floats:

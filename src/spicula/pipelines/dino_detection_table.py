@@ -6,7 +6,7 @@ backbone makes of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,13 +18,13 @@ from scipy.ndimage import label, map_coordinates
 
 from spicula.core.errors import InputError
 from spicula.core.files import written_aside
-from spicula.core.finding import Case, Finding
-from spicula.core.volume import Mask, Volume
+from spicula.core.finding import Case
+from spicula.core.volume import Mask
 from spicula.datasets import lidc_nodules, sample
-from spicula.detectors.dino import Slices, View, as_images, cut_slices, fixed_pixels, to_unit
+from spicula.detectors.dino import Slices, View, as_images, cut_slices, fixed_pixels
 from spicula.pipelines import detection_crops
-from spicula.pipelines.detection_crops import TRAINING_SCANS, Host, SearchGrid
-from spicula.pipelines.evaluate_detection import Truth
+from spicula.pipelines.detection_crops import TRAINING_SCANS, Host
+from spicula.pipelines.evaluate_detection import Truth, copies
 from spicula.pipelines.run_folder import open_run
 from spicula.transforms import crop
 
@@ -45,50 +45,6 @@ KNOWN_MARGIN_MM = 5.0
 
 Rows = NDArray[np.float64]
 Records = NDArray[np.intp]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Copy:
-    """A copy of a scan with nodules set in: each nodule, and its outline there."""
-
-    name: str
-    volume: Volume
-    placed: tuple[tuple[Truth, Mask], ...]
-
-
-def copies(host: Host, cases: Sequence[Case], root: Path, *, seed: int, per_copy: int = PER_COPY) -> Iterator[Copy]:
-    """Set nodules of the folder ``lidc_nodules``, each once if there is room, into as many copies as they need."""
-    search, rng = SearchGrid.of(host), np.random.default_rng(seed)
-    waiting, number = list(cases), 0
-    while waiting:
-        volume = replace(host.volume, array_zyx=host.volume.array_zyx.copy())
-        placed: list[tuple[Truth, Mask]] = []
-        avoid, later = list(host.known), []
-        for case in waiting:
-            found = _set_in(volume, search, case, root, rng, avoid) if len(placed) < per_copy else None
-            if found is None:
-                later.append(case)
-                continue
-            placed.append(found)
-            avoid.append(Finding(case.case_id, found[0].center_xyz_mm, diameter_mm=found[0].diameter_mm))
-        if not placed:
-            return  # no room for what is left, even in an empty copy
-        yield Copy(f"{host.name}-{number}", volume, tuple(placed))
-        waiting, number = later, number + 1
-
-
-def _set_in(
-    volume: Volume, search: SearchGrid, case: Case, root: Path, rng: np.random.Generator, avoid: Sequence[Finding]
-) -> tuple[Truth, Mask] | None:
-    """Set a nodule into the volume's own array; None without room."""
-    planned = detection_crops.plan_nodule(search, case, root, rng, avoid=avoid)
-    outline = None if planned is None else planned.put_into(volume)
-    if planned is None or outline is None:
-        return None
-    texture = case.findings[0].truth["texture"]
-    return Truth(
-        case.case_id, case.patient_id, detection_crops.center_of(outline), planned.diameter_mm, texture
-    ), outline
 
 
 class Stacked:
@@ -213,7 +169,7 @@ def _cut_part(
             for _ in range(FREE_VIEWS):
                 records.add(base, int(z), (), {})
     number = 0
-    for copy in copies(host, cases or (), root, seed=int(rng.integers(1 << 31))):
+    for copy in copies(host, cases or (), root, seed=int(rng.integers(1 << 31)), per_copy=PER_COPY):
         slices = replace(base, volume=fixed_pixels(copy.volume, view))
         nodules = [_Nodule.of(slices, truth, number + n) for n, (truth, _) in enumerate(copy.placed)]
         outlines = _outlines(slices, [outline for _, outline in copy.placed])
@@ -295,7 +251,7 @@ class _Records:
         hu += np.float32(rng.uniform(0, NOISE_HU)) * rng.standard_normal(hu.shape, dtype=np.float32)
         marked = _window(outlines.get(z), corner, view.shape)
         way = -1 if mirrored else 1
-        self.images.append(np.rint(255 * to_unit(hu, view)[..., ::way]).astype(np.uint8))
+        self.images.append(np.rint(255 * view.windowed(hu)[..., ::way]).astype(np.uint8))
         self.outlines.append(np.packbits(marked[:, ::way], axis=-1))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from spicula.core.bundle import Bundle
 from spicula.core.files import written_aside
 from spicula.core.finding import Case, Finding, Point
 from spicula.core.geometry import FloatArray
-from spicula.core.volume import Volume
+from spicula.core.volume import Mask, Volume
 from spicula.datasets.insertion import Insertion
 from spicula.detectors.blob import detect
 from spicula.measure.lungs import segment_lungs
@@ -79,32 +79,44 @@ def try_scan(host: Host, cases: Sequence[Case], root: Path, *, bundle: Bundle, s
     Returns:
         One trial for each copy.
     """
-    search = SearchGrid.of(host)
-    rng = np.random.default_rng(seed)
-    waiting = list(cases)
-    trials: list[Trial] = []
-    while waiting:
-        array = host.volume.array_zyx.copy()
-        volume = replace(host.volume, array_zyx=array)
-        inserted: list[Truth] = []
-        avoid = list(host.known)
-        later: list[Case] = []
-        for case in waiting:
-            room = len(inserted) < PER_COPY
-            truth = _set_in(volume, search, case, root, rng, avoid, host.name) if room else None
-            if truth is None:
-                later.append(case)
-            else:
-                inserted.append(truth)
-                avoid.append(Finding(truth.case_id, truth.center_xyz_mm, diameter_mm=truth.diameter_mm))
-        if not inserted:
-            break  # no room for what is left, even in an empty copy
-        found = detect(volume, bundle=bundle, lungs=segment_lungs(volume), limit=MOST_FINDINGS, least_score=0.0)
-        known = tuple(Truth(k.id, host.name, k.center_xyz_mm, k.diameter_mm or -1.0, 5.0) for k in host.known)
+    known = tuple(Truth(k.id, host.name, k.center_xyz_mm, k.diameter_mm or -1.0, 5.0) for k in host.known)
+    trials = []
+    for copy in copies(host, cases, root, seed=seed):
+        lungs = segment_lungs(copy.volume)
+        found = detect(copy.volume, bundle=bundle, lungs=lungs, limit=MOST_FINDINGS, least_score=0.0)
         pairs = tuple((f.center_xyz_mm, float(f.score or 0.0)) for f in found)
-        trials.append(Trial(host.name, f"{host.name}-{len(trials)}", tuple(inserted), known, pairs))
-        waiting = later
+        trials.append(Trial(host.name, copy.name, tuple(truth for truth, _ in copy.placed), known, pairs))
     return trials
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copy:
+    """A copy of a scan with nodules set in: each nodule, and its outline there."""
+
+    name: str
+    volume: Volume
+    placed: tuple[tuple[Truth, Mask], ...]
+
+
+def copies(host: Host, cases: Sequence[Case], root: Path, *, seed: int, per_copy: int = PER_COPY) -> Iterator[Copy]:
+    """Set nodules of the folder ``lidc_nodules``, each once if there is room, into as many copies as they need."""
+    search, rng = SearchGrid.of(host), np.random.default_rng(seed)
+    waiting, number = list(cases), 0
+    while waiting:
+        volume = replace(host.volume, array_zyx=host.volume.array_zyx.copy())
+        placed: list[tuple[Truth, Mask]] = []
+        avoid, later = list(host.known), []
+        for case in waiting:
+            found = _set_in(volume, search, case, root, rng, avoid, host.name) if len(placed) < per_copy else None
+            if found is None:
+                later.append(case)
+                continue
+            placed.append(found)
+            avoid.append(Finding(case.case_id, found[0].center_xyz_mm, diameter_mm=found[0].diameter_mm))
+        if not placed:
+            return  # no room for what is left, even in an empty copy
+        yield Copy(f"{host.name}-{number}", volume, tuple(placed))
+        waiting, number = later, number + 1
 
 
 def _set_in(
@@ -115,7 +127,7 @@ def _set_in(
     rng: np.random.Generator,
     avoid: Sequence[Finding],
     host_name: str,
-) -> Truth | None:
+) -> tuple[Truth, Mask] | None:
     """Set a nodule into the volume's own array; None without room."""
     planned = plan_nodule(search, case, root, rng, avoid=avoid)
     outline = None if planned is None else planned.put_into(volume)
@@ -124,7 +136,8 @@ def _set_in(
     texture = case.findings[0].truth["texture"]
     rows = tuple((float(a), float(b), float(c)) for a, b, c in planned.turn)
     insertion = Insertion(case.case_id, case.patient_id, host_name, planned.place, rows)
-    return Truth(case.case_id, case.patient_id, center_of(outline), planned.diameter_mm, texture, insertion)
+    truth = Truth(case.case_id, case.patient_id, center_of(outline), planned.diameter_mm, texture, insertion)
+    return truth, outline
 
 
 def matched(trials: Sequence[Trial], *, keep: Any = None) -> FreeResponse:

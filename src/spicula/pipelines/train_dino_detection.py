@@ -31,6 +31,7 @@ from spicula.pipelines.detection_crops import TEST_SCAN, Host, load_host
 from spicula.pipelines.dino_detection_table import Records, SliceTable, Stacked
 from spicula.pipelines.run_folder import open_run, write_json
 from spicula.pipelines.train_detection import FOLD_OF
+from spicula.transforms.imagenet import MEAN, STD
 
 TEST_NODULE = judging.Truth("LIDC-IDRI-0001_1", TEST_SCAN, (56.21, 86.34, -115.87), 23.35, 5.0)
 """The one nodule of the test scan, as LUNA16 has it."""
@@ -312,7 +313,7 @@ def _test(run: _Run, host: Host, cases: Sequence[Any], heads: Any, folder: Path)
     known = tuple(judging.Truth(k.id, host.name, k.center_xyz_mm, k.diameter_mm or -1.0, 5.0) for k in host.known)
     trials, outlined = dict[str, list[judging.Trial]](), list[dict[str, Any]]()
     root, settings = run.data / "lidc_nodules", {"seed": run.recipe.seed, "per_copy": judging.PER_COPY}
-    for each in tables.copies(host, cases, root, **settings):
+    for each in judging.copies(host, cases, root, **settings):
         slices = dino.cut_slices(each.volume, run.view, lungs=segment_lungs(each.volume))
         found, outlines = _look(slices, heads)
         for name, findings in found.items():
@@ -386,7 +387,7 @@ def _ship(run: _Run, table: SliceTable, scans: Sequence[str]) -> Bundle:
     detector = detector_of(run.backbone, run.recipe, checkpoint.finished_weights(folders[TEST_SCAN]))
     manifest = {
         "name": dino.TASK, "version": version("spicula"), "task": dino.TASK, "card": _card(result, table),
-        "preprocessing": {"view": asdict(run.view), "mean": dino.MEAN, "std": dino.STD, "calibration": calibration},
+        "preprocessing": {"view": asdict(run.view), "mean": MEAN, "std": STD, "calibration": calibration},
         "outputs": {"channels": "heat, size, offset row, offset column, outline", "operating_point": point},
     }  # fmt: skip
     return write_bundle(run.out / dino.TASK, manifest, {"network.onnx": detector_to_onnx(detector, *run.view.shape)})

@@ -18,13 +18,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from spicula.core.errors import InputError
+from spicula.transforms.imagenet import MEAN, STD
+from spicula.transforms.nodule_cube import WINDOW_HU
 from spicula.transforms.planes import BACKGROUND_HU
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, which the published weights expect in their three channels."""
-
-WINDOW_HU = (-1000.0, 500.0)
-"""What an undisturbed slice shows."""
 
 Range = tuple[float, float]
 
