@@ -23,9 +23,10 @@ from spicula.pipelines import detection_crops
 from spicula.pipelines import dino_detection_table as tables
 from spicula.pipelines import train_dino_detection as training
 from spicula.pipelines.detection_crops import TEST_SCAN, Host
+from spicula.pipelines.dino_detection_fit import Recipe, Sampler, fit
 from spicula.pipelines.dino_detection_table import FREE, SliceTable, Stacked
 from spicula.pipelines.train_detection import FOLD_OF
-from spicula.pipelines.train_dino_detection import Recipe, Sampler, fit, open_backbone, rows_to_learn
+from spicula.pipelines.train_dino_detection import open_backbone, rows_to_learn
 
 torch = pytest.importorskip("torch", reason="pip install 'spicula[train]'")
 
@@ -146,7 +147,7 @@ def test_a_trained_head_sees_disks(tmp_path: Path) -> None:
     patches = tokens_of(table, tmp_path / "tokens")
     recipe = replace(SMALL, steps=120, batch=8, rate=5e-3, hidden=32, fine=16)
     weights = fit(table, patches, rows, tmp_path / "run", recipe, backbone=backbone())
-    detector = training.detector_of(backbone(), recipe, weights)
+    detector = detector_of(backbone(), recipe, weights)
     sampler = Sampler(table, np.arange(40, 48), replace(recipe, batch=8), whole=True)
     with torch.inference_mode():
         maps = split_maps(detector(sampler.inputs(None, np.arange(40, 48), np.zeros((8, 2), int))))

@@ -61,7 +61,8 @@ def train_dino_detection_command(
     threads: ThreadsOption = 1,
 ) -> None:
     """A detector on the patches of DINOv2, tested by FROC on scans and patients left out."""
-    from spicula.pipelines.train_dino_detection import Recipe, train_dino_detection
+    from spicula.pipelines.dino_detection_fit import Recipe
+    from spicula.pipelines.train_dino_detection import train_dino_detection
 
     bundle = train_dino_detection(
         data, out, backbone=backbone, frozen=frozen, compat=compat, recipe=Recipe(threads=threads), report=typer.echo
