@@ -23,7 +23,7 @@ from spicula.pipelines import detection_crops
 from spicula.pipelines import dino_detection_table as tables
 from spicula.pipelines import train_dino_detection as training
 from spicula.pipelines.detection_crops import TEST_SCAN, Host
-from spicula.pipelines.dino_detection_fit import Recipe, Sampler, fit
+from spicula.pipelines.dino_detection_fit import Recipe, Sampler, detector_of, fit
 from spicula.pipelines.dino_detection_table import FREE, SliceTable, Stacked
 from spicula.pipelines.train_detection import FOLD_OF
 from spicula.pipelines.train_dino_detection import open_backbone, rows_to_learn
