@@ -72,3 +72,38 @@ def semantic_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         provenance=Provenance("none"),
     )  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="session")
+def ssm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a transformer that learned nothing, with a forest and a linear model taught on chance."""
+    torch = pytest.importorskip("torch", reason="pip install 'spicula[train]'")
+    import numpy as np
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from spicula.networks.vit import VisionTransformer, VitShape
+    from spicula.pipelines.ssm_bundle import make_bundle
+    from spicula.pipelines.ssm_card import Pretraining
+
+    torch.manual_seed(0)
+    backbone = VisionTransformer(VitShape(16, 2, 2, image=70, layer_scale=1.0)).eval()
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if "qkv" in name or "patch_embed" in name:
+                parameter.mul_(8.0)
+    rng = np.random.default_rng(0)
+    features, label = rng.normal(size=(60, 16)).astype(np.float32), np.arange(60) % 3 == 0
+    joined = np.concatenate([features, rng.uniform(1, 3, (60, 1))], axis=1)
+    gain = {"value": 0.1, "low": 0.05, "high": 0.15, "p_value": 0.0}
+    probes = {"gain_over_untrained": gain, "with_diameter_over_diameter": {**gain, "low": -0.01}}
+    folder = tmp_path_factory.mktemp("bundles") / "nodule-ssm"
+    make_bundle(
+        folder, backbone, RandomForestClassifier(10, random_state=0).fit(features, label),
+        make_pipeline(StandardScaler(), LogisticRegression()).fit(joined, label),
+        evaluation={"honest": {"slice": {"cls, all": probes}}},
+        pretraining=Pretraining({"LIDC-IDRI": (40, 20), "LungFCP": (8, 1)}, epochs=3, outlines="nodule-outline@0"),
+    )  # fmt: skip
+    return folder

@@ -46,7 +46,7 @@ def chest() -> Volume:
 
 @pytest.fixture(scope="module")
 def models(semantic_bundle: Path) -> Models:
-    return load_models(semantic=str(semantic_bundle))
+    return load_models(semantic=str(semantic_bundle), ssm=None)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_every_finding_has_answers_beside_its_traits(chest: Volume, models: Mode
 
 
 def test_without_the_bundle_all_is_as_before(chest: Volume, models: Models) -> None:
-    bare = load_models(semantic=None)
+    bare = load_models(semantic=None, ssm=None)
     assert bare.semantic_model is None
     assert len(bare.fingerprints) == 3
     assert bare.fingerprints == models.fingerprints[:3]

@@ -109,3 +109,24 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(table, tmp_path, mo
 def test_nothing_finished(tmp_path):
     with pytest.raises(InputError, match="no finished pretraining"):
         load_backbone(tmp_path)
+
+
+def test_second_views_may_come_from_another_slice_of_the_same_nodule(table, tmp_path, monkeypatch):
+    from spicula.pretraining import ct_views
+
+    crops = np.array(["P0_0_01.webp", "P0_0_02.webp", "P1_0_01.webp"] + [""] * 7)
+    hu = np.arange(10, dtype=np.int16)[:, None, None] * 10 + np.zeros((24, 24), dtype=np.int16)
+    hu[:, 0] = 300
+    some = SliceTable(hu, table.near, table.patients, crops, table.case_ids)
+    assert some.nodules.tolist() == ["P0_0", "P0_0", "P1_0"] + [""] * 7
+    pairs = set()
+    made = ct_views.make_views
+
+    def watched(hu, near, recipe, rng, *, mates):
+        pairs.update(zip(hu[:, 5, 5].tolist(), mates[0][:, 5, 5].tolist(), strict=True))
+        return made(hu, near, recipe, rng, mates=mates)
+
+    monkeypatch.setattr(ct_views, "make_views", watched)
+    run(some, tmp_path / "run", replace(RECIPE, other_slice=1.0, epochs=4))
+    assert {(0.0, 10.0), (10.0, 0.0)} & pairs
+    assert all(a == b or {a, b} == {0.0, 10.0} for a, b in pairs)

@@ -7,8 +7,9 @@ import pytest
 
 from spicula.core.errors import InputError
 from spicula.core.volume import Mask, Volume
-from spicula.pipelines.slice_table import PIXELS, Source, _kept, lung_pieces, make_slice_table
+from spicula.pipelines.slice_table import Source, kept, lung_pieces, make_slice_table
 from spicula.transforms.crop import box_geometry
+from spicula.transforms.nodule_slices import PIXEL_MM, PIXELS, slice_about
 
 
 def slice_with_disk(radius=8.0, spacing=0.7, side=128):
@@ -20,13 +21,13 @@ def slice_with_disk(radius=8.0, spacing=0.7, side=128):
 
 
 def test_a_piece_lies_about_the_outline_in_true_size():
-    hu, near = _kept(*slice_with_disk())
+    hu, near = kept(slice_about(*slice_with_disk()))
     inside = hu > -400
-    assert inside.sum() * 0.7**2 == pytest.approx(np.pi * 64, rel=0.03)
+    assert inside.sum() * PIXEL_MM**2 == pytest.approx(np.pi * 64, rel=0.03)
     np.testing.assert_allclose(np.argwhere(inside).mean(axis=0), (PIXELS - 1) / 2, atol=0.5)
     assert (near[inside] == 255).all()
     assert near[0].max() == near[:, 0].max() == 0
-    assert (near > 0).sum() * 0.7**2 == pytest.approx(np.pi * (8 + 2.5) ** 2, rel=0.1)
+    assert (near > 0).sum() * PIXEL_MM**2 == pytest.approx(np.pi * (8 + 2.5) ** 2, rel=0.1)
 
 
 def scan():

@@ -95,3 +95,37 @@ def test_blur_keeps_the_mean_and_takes_the_noise():
 def test_images_must_be_square():
     with pytest.raises(InputError, match="side, side"):
         make_views(torch.zeros(2, 8, 9), torch.zeros(2, 8, 9), STILL, np.random.default_rng(0))
+
+
+def test_a_nodule_elsewhere_stands_in_the_surroundings_of_another_image():
+    hu = torch.stack([torch.full((56, 56), float(value)) for value in (-900, -700, -500, -300)])
+    near = torch.zeros_like(hu)
+    hu[:, 20:36, 20:36] = 100.0
+    near[:, 20:36, 20:36] = 1.0
+    recipe = replace(STILL, elsewhere=(1.0, 0.0, 0.0))
+    globals_, _ = make_views(hu, near, recipe, np.random.default_rng(1))
+    corners = [round(float(v)) for v in gray(globals_[:4])[:, 0, 0] * 1500 - 1000]
+    assert sorted(corners) == [-900, -700, -500, -300]
+    assert corners != [-900, -700, -500, -300]
+    assert torch.allclose(gray(globals_[:4])[:, 12:16, 12:16], torch.full((4, 4, 4), 1100 / 1500), atol=1e-4)
+
+
+def test_turned_views_keep_what_is_round():
+    y, x = torch.meshgrid(torch.arange(56.0), torch.arange(56.0), indexing="ij")
+    disk = torch.where((y - 27.5) ** 2 + (x - 27.5) ** 2 < 15**2, 50.0, -900.0)
+    bar = torch.where((y - 27.5).abs() < 4, 50.0, -900.0)
+    hu = torch.stack([disk, bar] * 4)
+    recipe = replace(STILL, global_area=(0.5, 0.5), turn=True)
+    globals_, _ = make_views(hu, torch.ones_like(hu), recipe, np.random.default_rng(0))
+    seen = gray(globals_)
+    disks, bars = seen[0::2], seen[1::2]
+    assert float(disks.std(dim=0).max()) < 0.2
+    assert float(bars.std(dim=0).max()) > 0.3
+
+
+def test_second_views_are_made_of_the_mates():
+    dark, bright = torch.full((3, 56, 56), -900.0), torch.full((3, 56, 56), 200.0)
+    ones = torch.ones_like(dark)
+    globals_, locals_ = make_views(dark, ones, STILL, np.random.default_rng(0), mates=(bright, ones))
+    levels = [round(float(v) * 1500 - 1000) for v in gray(torch.cat([globals_[:, :, :14, :14], locals_]))[:, 5, 5]]
+    assert levels == [-900] * 3 + [200] * 3 + [-900] * 3 + [200] * 3 + [-900] * 3

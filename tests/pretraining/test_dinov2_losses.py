@@ -119,3 +119,10 @@ def test_koleo_never_takes_a_token_for_its_own_neighbor():
 def test_entropy():
     assert float(entropy(torch.full((3, 8), 1 / 8))) == pytest.approx(math.log(8), rel=1e-6)
     assert float(entropy(torch.eye(4))) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_very_sharp_teacher_gives_finite_targets_of_full_rows():
+    logits = torch.tensor([[0.9, -0.9, 0.1], [0.2, 0.1, -0.5], [-1.0, -0.99, -0.98]])
+    targets = sinkhorn_knopp(logits, 0.005)
+    assert torch.isfinite(targets).all()
+    assert torch.allclose(targets.sum(dim=1), torch.ones(3))

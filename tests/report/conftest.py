@@ -13,6 +13,7 @@ from spicula.core.analysis import Analysis, Assessment
 from spicula.core.finding import Finding, Size
 from spicula.core.geometry import Geometry
 from spicula.core.prediction import TRAITS, Prediction
+from spicula.core.slice_reading import SliceReading
 from spicula.core.volume import Acquisition, Instance, Mask, Volume
 from spicula.core.words import Answer, Words
 
@@ -99,5 +100,23 @@ def worded(make_analysis: Callable[..., Analysis]) -> Callable[..., Analysis]:
         return replace(
             analysis, words=(Words("1", "nodule-semantic@0123456789abcdef", (*standard, *asked), attention),)
         )
+
+    return make
+
+
+@pytest.fixture
+def looked(make_analysis: Callable[..., Analysis]) -> Callable[..., Analysis]:
+    """``looked(**changes)`` is the full analysis whose first finding has a reading without labels, changed so."""
+
+    def make(**changes: Any) -> Analysis:
+        analysis = make_analysis()
+        grid = Geometry.from_axes((1, 70, 70), (1.0, 0.7, 0.7), origin_xyz_mm=np.array(CENTER) - (24.15, 24.15, 0.0))
+        hu = np.where(ball(grid), 100, -850).astype(np.float32)[0]
+        attention = np.full((5, 5), 0.02, np.float32)
+        attention[2, 2] = 0.4
+        reading = SliceReading(
+            "1", "nodule-ssm@0123456789abcdef", np.zeros(3, np.float32), 5, attention, hu, grid, 0.4512, 0.0821, 0.61
+        )
+        return replace(analysis, slice_readings=(replace(reading, **changes),))
 
     return make

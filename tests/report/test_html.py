@@ -196,3 +196,43 @@ def test_words_of_a_user_are_escaped(worded: Make, evil: str) -> None:
     assert page.open == []
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
     text.encode("utf-8")
+
+
+def test_where_a_network_looks_is_shown_and_told(looked: Make) -> None:
+    text = render_html(looked())
+    page = Page(text)
+    assert page.open == []
+    for words in (
+        "Where a network without labels looks",
+        "Attention on the nodule 45 %",
+        "Its share of the area 8.2 % so it draws 5.5 times what an even look would give",
+        "It does not explain the risk",
+        "Slices looked at 5",
+        "A tile that the outline covers in part counts by that part",
+    ):
+        assert words in page.text, words
+    tiles = [a for tag, a in page.tags if tag == "rect" and a.get("class") == "heat"]
+    assert len(tiles) == 25
+    assert [tile["fill-opacity"] for tile in tiles].count("0.62") == 1
+    strongest = next(tile for tile in tiles if tile["fill-opacity"] == "0.62")
+    assert (strongest["x"], strongest["y"], strongest["width"]) == ("19.6", "19.6", "9.8")
+    assert len([1 for tag, a in page.tags if tag == "path" and a.get("class") == "outline"]) == 4
+
+
+def test_a_look_without_an_outline_says_so(looked: Make) -> None:
+    analysis = looked(slices=1)
+    analysis = replace(analysis, findings=(replace(analysis.findings[0], mask=None),))
+    said = Page(render_html(analysis)).text
+    assert "There is no outline: a ball of 5 mm stands for the nodule." in said
+    assert "Slices looked at 1" in said
+
+
+def test_a_look_that_is_no_number_does_not_show(looked: Make) -> None:
+    nan = float("nan")
+    assert "without labels looks" not in Page(render_html(looked(share_of_attention=nan))).text
+    said = Page(render_html(looked(share_of_area=0.0, share_of_attention=0.0))).text
+    assert "Its share of the area 0 % Slices" in said
+    assert not re.search(
+        r"\b(nan|inf)\b", Page(render_html(looked(attention=looked().slice_readings[0].attention * nan))).text
+    )
+    assert "without labels looks" not in Page(render_html(replace(looked(), slice_readings=()))).text

@@ -14,7 +14,7 @@ from PIL import Image
 
 from spicula.core.analysis import Analysis
 from spicula.core.volume import Volume
-from spicula.report.pictures import Picture, overview_picture, plane_pictures
+from spicula.report.pictures import Picture, overview_picture, plane_pictures, seen_picture
 
 Make = Callable[..., Analysis]
 
@@ -97,3 +97,23 @@ def test_outside_the_volume_is_black_and_nan_too(make_analysis: Make) -> None:
     array = np.full(analysis.volume.geometry.shape_zyx, np.nan, dtype=np.float32)
     broken = Volume(array, analysis.volume.geometry)
     assert pixels(plane_pictures(broken, analysis.findings[0])[0]).max() <= 56
+
+
+def test_a_slice_as_a_network_sees_it_lies_where_it_was_cut(looked: Make) -> None:
+    analysis = looked()
+    reading, finding = analysis.slice_readings[0], analysis.findings[0]
+    heat = np.zeros((5, 5))
+    heat[1, 3] = 0.5
+    picture = seen_picture(reading.hu, reading.geometry, heat=heat, mask=finding.mask)
+    assert (picture.width_mm, picture.height_mm) == (49.0, 49.0)
+    shown = pixels(picture) > 128
+    step = (49.0 + 2 * picture.bleed_mm) / shown.shape[1]
+    middle = (np.array([np.nonzero(shown)[1].mean(), np.nonzero(shown)[0].mean()]) + 0.5) * step - picture.bleed_mm
+    np.testing.assert_allclose(middle, 24.5, atol=0.5)
+    line = points(picture.outline)
+    np.testing.assert_allclose((line.max(axis=0) + line.min(axis=0)) / 2, 24.5, atol=0.8)
+    np.testing.assert_allclose(line.max(axis=0) - line.min(axis=0), 16.0, atol=2.0)
+    assert len(picture.heat) == 25
+    (tile,) = [tile for tile in picture.heat if tile[4] > 0]
+    assert tile == (29.4, 9.8, 9.8, 9.8, 0.5)  # to the left and to the front
+    assert sum(across * down for _, _, across, down, _ in picture.heat) == pytest.approx(49**2)

@@ -152,3 +152,21 @@ def test_the_record_of_an_explanation(worded: Make) -> None:
     assert (nodule["source"], nodule["id"], nodule["center_xyz_mm"]) == ("ct", "1", [12.0, -30.0, -105.0])
     assert nodule["words"] == to_record(worded())["findings"][0]["words"]
     assert record["failed"] == ["nodule 2 of 7: no such file"]
+
+
+def test_where_a_network_looks_is_in_the_record_and_keeps_to_its_schema(looked: Make) -> None:
+    record = to_record(looked())
+    check(record)
+    json.dumps(record)
+    first, second = record["findings"]
+    assert "self_supervised" not in second
+    seen = first["self_supervised"]
+    assert (seen["fingerprint"], seen["slices"]) == ("nodule-ssm@0123456789abcdef", 5)
+    assert (seen["share_of_attention"], seen["share_of_area"]) == (0.4512, 0.0821)
+    assert (seen["malignancy"], seen["malignancy_with_diameter"]) == (0.61, None)
+    assert seen["center_xyz_mm"] == [12.0, -30.0, -105.0]
+    assert (seen["side_mm"], seen["attention"][2]) == (49.0, [0.02, 0.02, 0.4, 0.02, 0.02])
+    nan = float("nan")
+    odd = to_record(looked(share_of_attention=nan, share_of_area=nan, malignancy=nan))
+    check(odd)
+    json.dumps(odd, allow_nan=False)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from spicula.core.finding import Finding
 from spicula.core.prediction import Prediction
+from spicula.core.slice_reading import SliceReading
 from spicula.core.volume import Volume
 from spicula.core.words import Words
 
@@ -44,6 +45,8 @@ class Analysis:
         warnings: What a reader of the results must know, each a sentence.
         words: What a model of images and words says, one a finding; empty without such a model. Find one with
             :meth:`words_of`.
+        slice_readings: What a network that learned without labels sees, one a finding; empty without such a model. Find
+            one with :meth:`slice_reading_of`.
     """
 
     volume: Volume
@@ -53,6 +56,7 @@ class Analysis:
     fingerprints: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     words: tuple[Words, ...] = ()
+    slice_readings: tuple[SliceReading, ...] = ()
 
     def predictions_of(self, finding_id: str) -> dict[str, Prediction]:
         """The predictions of one finding by target (``"malignancy"``, ``"spiculation_present"`` ...)."""
@@ -61,3 +65,7 @@ class Analysis:
     def words_of(self, finding_id: str) -> Words | None:
         """What a model of images and words says of one finding; None where none was asked."""
         return next((words for words in self.words if words.finding_id == finding_id), None)
+
+    def slice_reading_of(self, finding_id: str) -> SliceReading | None:
+        """What a network that learned without labels sees of one finding; None where none looked."""
+        return next((one for one in self.slice_readings if one.finding_id == finding_id), None)

@@ -48,7 +48,7 @@ class Bundle:
 
     @property
     def task(self) -> str:
-        """What it does: ``"detection"``, ``"outline"``, ``"risk"`` or ``"semantic"``."""
+        """What it does: ``"detection"``, ``"outline"``, ``"risk"``, ``"semantic"`` or ``"features"``."""
         return str(self.manifest["task"])
 
     @property

@@ -44,6 +44,8 @@ class VitShape:
         positions: How the grid of positions is brought to another size: ``"offset"`` scales by ``(n + 0.1) / n0``
             (published models without registers), ``"antialias"`` to the size itself, low-passed (with registers).
         layer_scale: First value of what each half of a block is multiplied by.
+        position_std: Standard deviation of the positions before any training. As published, 0.02, a short training
+            from random weights never learns where to look: the patches drown the positions.
     """
 
     width: int
@@ -55,6 +57,7 @@ class VitShape:
     ffn: FeedForward = "mlp"
     positions: Positions = "offset"
     layer_scale: float = 1e-5
+    position_std: float = 0.02
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.patch) < 1 or self.registers < 0:
@@ -75,7 +78,7 @@ class VitShape:
 
 
 SHAPES: Mapping[str, VitShape] = {
-    "vit-mini": VitShape(192, 6, 3, image=70, layer_scale=1.0),
+    "vit-mini": VitShape(192, 6, 3, image=70, layer_scale=1.0, position_std=1.0),
     "vit-tiny": VitShape(192, 12, 3),
     "vit-small": VitShape(384, 12, 6),
     "vit-base": VitShape(768, 12, 12),
@@ -302,7 +305,8 @@ class VisionTransformer(nn.Module):  # type: ignore[misc, unused-ignore]
         self._begin()
 
     def _begin(self) -> None:
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        std = self.shape.position_std
+        nn.init.trunc_normal_(self.pos_embed, std=std, a=-2 * max(1.0, std), b=2 * max(1.0, std))
         nn.init.normal_(self.cls_token, std=1e-6)
         if self.shape.registers:
             nn.init.normal_(self.register_tokens, std=1e-6)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spicula.classifiers import ssm
 from spicula.core.analysis import Analysis, Assessment
 from spicula.core.errors import InputError
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import Prediction
+from spicula.core.slice_reading import SliceReading
 from spicula.core.volume import Volume
 from spicula.core.words import Words
 from spicula.detectors import blob
@@ -115,6 +117,7 @@ def analyze_findings(
         models.fingerprints,
         (*volume.warnings, *notes, *beyond_training(findings)),
         words_of_findings(findings, rated, models=models, asked=asked, style=style),
+        look_at_findings(volume, findings, models=models),
     )
 
 
@@ -199,6 +202,22 @@ def rate_findings(volume: Volume, findings: Sequence[Finding], *, models: Models
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         return tuple(pool.map(rated, findings))
+
+
+def look_at_findings(volume: Volume, findings: Sequence[Finding], *, models: Models) -> tuple[SliceReading, ...]:
+    """What a network that learned without labels sees of every finding; nothing without such a bundle."""
+    model = models.ssm_model if findings else None
+    if model is None:
+        return ()
+
+    def seen(finding: Finding) -> SliceReading:
+        diameter = finding.size.mean_diameter_mm if finding.size else None
+        return ssm.look(
+            volume, finding.center_xyz_mm, finding.mask, model=model, finding_id=finding.id, diameter_mm=diameter
+        )
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return tuple(pool.map(seen, findings))
 
 
 def words_of_findings(

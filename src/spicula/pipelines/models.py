@@ -8,11 +8,13 @@ from typing import Literal, TypeAlias
 
 from spicula.classifiers.risk import RiskModel, load_risk
 from spicula.classifiers.semantic import SemanticModel, load_semantic
+from spicula.classifiers.ssm import SsmModel, load_ssm
 from spicula.core.bundle import MANIFEST, SHIPPED, Bundle, load_bundle
 from spicula.core.errors import BundleError
 from spicula.runtime.openvino import Network, load_network
 
 DETECTION, OUTLINE, RISK, SEMANTIC = "nodule-detection", "nodule-outline", "nodule-risk", "nodule-semantic"
+SSM = "nodule-ssm"
 """Names of the shipped bundles."""
 
 MalignancyBy: TypeAlias = Literal["risk", "semantic"]
@@ -32,6 +34,7 @@ class Models:
         risk: Malignancy and traits.
         semantic: Compares images with words, and rates malignancy; None for none.
         malignancy_by: Whose malignancy is given.
+        ssm: Learned from slices without labels: features and where it looks; None for none.
 
     Raises:
         BundleError: The malignancy is to be the semantic bundle's, and there is none.
@@ -42,6 +45,7 @@ class Models:
     risk: Bundle
     semantic: Bundle | None = None
     malignancy_by: MalignancyBy = MALIGNANCY_BY
+    ssm: Bundle | None = None
 
     def __post_init__(self) -> None:
         if self.malignancy_by == "semantic" and self.semantic is None:
@@ -65,9 +69,14 @@ class Models:
         return _semantic_model(self.semantic.folder.as_posix(), self.semantic.fingerprint)
 
     @property
+    def ssm_model(self) -> SsmModel | None:
+        """The model that learned without labels; None without one."""
+        return None if self.ssm is None else _ssm_model(self.ssm.folder.as_posix(), self.ssm.fingerprint)
+
+    @property
     def fingerprints(self) -> tuple[str, ...]:
         """Identities of the bundles in use."""
-        bundles = (self.detection, self.outline, self.risk, self.semantic)
+        bundles = (self.detection, self.outline, self.risk, self.semantic, self.ssm)
         return tuple(bundle.fingerprint for bundle in bundles if bundle is not None)
 
 
@@ -81,6 +90,11 @@ def _semantic_model(folder: str, _fingerprint: str) -> SemanticModel:
     return load_semantic(load_bundle(folder), threads=1)
 
 
+@lru_cache(maxsize=4)
+def _ssm_model(folder: str, _fingerprint: str) -> SsmModel:
+    return load_ssm(load_bundle(folder), threads=1)
+
+
 def load_models(
     *,
     detection: str = DETECTION,
@@ -88,6 +102,7 @@ def load_models(
     risk: str = RISK,
     semantic: str | None = SEMANTIC,
     malignancy_by: MalignancyBy = MALIGNANCY_BY,
+    ssm: str | None = SSM,
 ) -> Models:
     """Open the bundles by name or folder.
 
@@ -97,11 +112,18 @@ def load_models(
         risk: Malignancy and traits.
         semantic: Images and words. The shipped one may be absent: then there are no words; None leaves it out.
         malignancy_by: Whose malignancy is given.
+        ssm: Learned without labels. The shipped one may be absent: then nothing is said of where it looks; None leaves
+            it out.
 
     Raises:
         BundleError: One is missing, damaged or made for another task.
     """
-    if semantic == SEMANTIC and not (SHIPPED / SEMANTIC / MANIFEST).is_file():
-        semantic = None
-    words = None if semantic is None else load_bundle(semantic)
-    return Models(load_bundle(detection), load_bundle(outline), load_bundle(risk), words, malignancy_by)
+    words, unlabeled = _optional(semantic, SEMANTIC), _optional(ssm, SSM)
+    return Models(load_bundle(detection), load_bundle(outline), load_bundle(risk), words, malignancy_by, unlabeled)
+
+
+def _optional(name: str | None, shipped: str) -> Bundle | None:
+    """A bundle; None where none is named, or where it is the shipped one and that is absent."""
+    if name is None or (name == shipped and not (SHIPPED / shipped / MANIFEST).is_file()):
+        return None
+    return load_bundle(name)

@@ -151,6 +151,7 @@ class _Training:
         self.images = recipe.batch * self.accelerator.num_processes
         self.steps = recipe.steps_per_epoch or max(1, len(rows) // self.images)
         self.schedules = Schedules(recipe, self.steps, self.images)
+        self.slices_of = _slices_of(table, rows)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass; the mean of each part of the loss and of the teacher's health."""
@@ -167,6 +168,19 @@ class _Training:
         require_no_collapse(totals, where=f"epoch {epoch}")
         return {name: round(value, 5) for name, value in totals.items()}
 
+    def _read(self, rows: Rows) -> tuple[Any, Any]:
+        torch = require("torch", extra="train")
+        hu = torch.from_numpy(self.table.hu[rows].astype(np.float32)).to(self.device)
+        return hu, torch.from_numpy(self.table.near[rows].astype(np.float32) / 255).to(self.device)
+
+    def _mates(self, rows: Rows, rng: np.random.Generator) -> tuple[Any, Any] | None:
+        """Other slices of the same nodules, for some of the rows."""
+        share = self.recipe.other_slice
+        if share == 0:
+            return None
+        others = [rng.choice(self.slices_of[int(row)]) if rng.random() < share else row for row in rows]
+        return self._read(np.array(others, dtype=np.intp))
+
     def _step(self, rows: Rows, epoch: int, step: int) -> Mapping[str, Any]:
         torch, recipe = require("torch", extra="train"), self.recipe
         from spicula.networks.clip_losses import require_finite
@@ -177,9 +191,7 @@ class _Training:
         number, key = epoch * self.steps + step, (recipe.seed, epoch, step, self.accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))  # stochastic depth
         rng = np.random.default_rng((1, *key))
-        hu = torch.from_numpy(self.table.hu[rows].astype(np.float32)).to(self.device)
-        near = torch.from_numpy(self.table.near[rows].astype(np.float32) / 255).to(self.device)
-        images, small = make_views(hu, near, recipe.views, rng)
+        images, small = make_views(*self._read(rows), recipe.views, rng, mates=self._mates(rows, rng))
         grid = self.student.backbone.grid_of(*images.shape[-2:])
         masks = batch_masks(len(images), grid, rng, masked=recipe.masked, ratios=recipe.mask_ratios)
         self.schedules.apply(self.optimizer, number)
@@ -195,6 +207,13 @@ class _Training:
         self.optimizer.step()
         self.teacher.follow(self.student, self.schedules.momentum(number))
         return losses.parts
+
+
+def _slices_of(table: SliceTable, rows: Rows) -> Mapping[int, Rows]:
+    """Of each row those that show the same nodule; of lung itself."""
+    names = table.nodules[rows]
+    together = {name: rows[names == name] for name in np.unique(names).tolist() if name}
+    return {int(row): together.get(name, np.array([row])) for row, name in zip(rows, names.tolist(), strict=True)}
 
 
 def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighbors: int = 20) -> Probe | None:

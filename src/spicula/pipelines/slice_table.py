@@ -12,17 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.errors import InputError, SpiculaError
-from spicula.core.volume import Mask, Volume
+from spicula.core.volume import Volume
 from spicula.datasets import lidc_crops, lidc_nodules
 from spicula.datasets.lidc_crop_scales import CropScale, scales_of
 from spicula.datasets.lidc_crops import Crop
-from spicula.pipelines.semantic_crops import OutlineCrop, outlined_slice, slice_grid
+from spicula.pipelines.semantic_crops import OutlineCrop, outlined_slice
 from spicula.transforms.crop import box_geometry, sample
-from spicula.transforms.fade import faded
+from spicula.transforms.nodule_slices import PIXEL_MM, PIXELS, NoduleSlice, slice_about
 from spicula.transforms.resample import to_lps_axes
-
-PIXELS, PIXEL_MM = 112, 0.7
-"""Rows and columns of a kept slice, and its pixel: 78 mm."""
 
 LUNG_HU = (-990.0, -500.0)
 """Between these a coarse pixel is lung."""
@@ -50,7 +47,7 @@ class SliceTable:
     """Pieces of slices, all of the same size in millimetres.
 
     Args:
-        hu: int16 ``[n, 112, 112]`` in HU, pixels of 0.7 mm; memory-mapped.
+        hu: int16 ``[n, 112, 112]`` in HU, pixels of 0.5 mm; memory-mapped.
         near: uint8 ``[n, 112, 112]``: 255 within 1 mm of the nodule's outline, 0 from 2.5 mm on; all 255 where no
             nodule is known.
         patients: Patient of each row.
@@ -69,6 +66,11 @@ class SliceTable:
         """Whether a row shows a nodule in its middle."""
         return np.asarray(self.crops != "")
 
+    @property
+    def nodules(self) -> NDArray[np.str_]:
+        """Nodule of each row, by its crop's name without the slice; empty for lung of a whole scan."""
+        return np.array([crop.rpartition("_")[0] for crop in self.crops.tolist()], dtype=np.str_)
+
 
 def make_slice_table(
     data: Path,
@@ -77,7 +79,7 @@ def make_slice_table(
     outline: OutlineCrop,
     identity: str,
     scans: Sequence[Source] = (),
-    pieces: int = 8,
+    pieces: int = 2,
     seed: int = 0,
     limit: int | None = None,
     report: Report = print,
@@ -107,6 +109,7 @@ def make_slice_table(
     names = hashlib.sha256("\n".join(crop.path.name for crop in crops).encode()).hexdigest()[:16]
     known = [[scan.patient_id, scan.identity] for scan in scans]
     facts = {"crops": names, "outlines": identity, "cases": len(cases), "scans": known, "pieces": pieces, "seed": seed}
+    facts["pixel_mm"] = PIXEL_MM
     told = folder / "slices.json"
     stored = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
     if stored.get("facts") != facts:
@@ -132,17 +135,12 @@ def make_slice_table(
 
 
 def _of_crop(crop: Crop, outline: OutlineCrop, scale: CropScale) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    flat, mask = outlined_slice(crop, outline, scale=scale)
-    return _kept(flat, mask)
+    return kept(slice_about(*outlined_slice(crop, outline, scale=scale)))
 
 
-def _kept(flat: Volume, mask: Mask) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """HU about the outline's middle, and what :func:`spicula.transforms.fade.faded` would leave of it."""
-    grid = slice_grid(mask, pixels=PIXELS, pixel_mm=PIXEL_MM)
-    ones = Volume(np.ones(flat.geometry.shape_zyx, dtype=np.float32), flat.geometry)
-    near = sample(faded(ones, mask, background_hu=0.0), grid, outside=0.0)[0]
-    hu = sample(flat, grid)[0]
-    return np.rint(hu).astype(np.int16), np.rint(255 * np.clip(near, 0.0, 1.0)).astype(np.uint8)
+def kept(piece: NoduleSlice) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """HU and what remains of a piece where its nodule is shown alone, as a table holds them."""
+    return piece.hu.astype(np.int16), np.rint(255 * piece.near).astype(np.uint8)
 
 
 def _lung_of(scan: Source, rng: np.random.Generator, count: int, report: Report) -> list[NDArray[np.int16]]:
@@ -163,7 +161,7 @@ def lung_pieces(scan: Volume, rng: np.random.Generator, *, count: int) -> Iterat
         count: Of each slice; slices with little lung give none.
 
     Yields:
-        int16 ``[112, 112]`` in HU at 0.7 mm.
+        int16 ``[112, 112]`` in HU at 0.5 mm.
     """
     ordered = to_lps_axes(scan)
     _, height, width = ordered.geometry.shape_zyx

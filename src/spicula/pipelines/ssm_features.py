@@ -8,21 +8,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from spicula.classifiers.ssm import Read, View
 from spicula.core.extras import require
-from spicula.pipelines.slice_table import PIXELS, SliceTable
+from spicula.pipelines.slice_table import SliceTable
+from spicula.transforms.nodule_slices import PATCHES, PIXELS
 from spicula.transforms.planes import BACKGROUND_HU
-
-View: TypeAlias = Literal["slice", "alone"]
-"""The slice with its surroundings, as published; or the nodule alone, faded away from its outline."""
-
-Read: TypeAlias = Literal["cls", "patches", "both"]
-"""The class token, as published; the mean of the patches; or one after the other."""
 
 Depth: TypeAlias = Literal["middle", "all"]
 """The slice through the nodule's middle in three channels, as published; or the mean over its slices."""
-
-PATCHES = 5
-"""Rows and columns of patches that are looked at: 49 mm at the table's pixel."""
 
 Rows = NDArray[np.intp]
 Features = NDArray[np.float32]
@@ -47,22 +40,28 @@ def features_of(
     from spicula.pretraining.ct_views import undisturbed
 
     side = PATCHES * backbone.shape.patch
-    first = (PIXELS - side) // 2
-    middle = slice(first, first + side)
     device = next(backbone.parameters()).device
     tokens, patches = [], []
     with torch.inference_mode():
         for at in range(0, len(rows), batch):
             some = rows[at : at + batch]
-            hu = table.hu[some, middle, middle].astype(np.float32)
-            if view == "alone":
-                near = table.near[some, middle, middle].astype(np.float32) / 255
-                hu = np.asarray(BACKGROUND_HU + near * (hu - BACKGROUND_HU), dtype=np.float32)
+            hu = middle_slices(table, some, side=side, view=view)
             seen = backbone(undisturbed(torch.from_numpy(hu).to(device)))
             tokens.append(seen.cls.float().cpu().numpy())
             patches.append(seen.patches.float().mean(dim=1).cpu().numpy())
     cls, mean = np.concatenate(tokens), np.concatenate(patches)
     return {"cls": cls, "patches": mean, "both": np.concatenate([cls, mean], axis=1)}
+
+
+def middle_slices(table: SliceTable, rows: Rows, *, side: int, view: View = "slice") -> Features:
+    """The middle of some slices, float32 ``[n, side, side]`` in HU."""
+    first = (PIXELS - side) // 2
+    middle = slice(first, first + side)
+    hu = table.hu[rows, middle, middle].astype(np.float32)
+    if view == "slice":
+        return hu
+    near = table.near[rows, middle, middle].astype(np.float32) / 255
+    return np.asarray(BACKGROUND_HU + near * (hu - BACKGROUND_HU), dtype=np.float32)
 
 
 def slices_of(table: SliceTable, rows: Rows, nodules: NDArray[np.str_], *, depth: Depth = "middle") -> list[Rows]:

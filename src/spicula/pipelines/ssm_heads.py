@@ -78,3 +78,42 @@ def out_of_fold(
                 HEADS[head]().fit(own[learn], label[learn]).predict_proba(own[fold_of == fold])[:, 1]
             )
     return scores
+
+
+def beside(
+    features: NDArray[Any], facts: Array, label: NDArray[np.bool_], fold_of: NDArray[np.intp], *,
+    heads: tuple[str, ...] = ("forest",),
+) -> Array:  # fmt: skip
+    """Probabilities ``[n]`` of rows by what heads say and by facts together (late fusion), out of fold.
+
+    A logistic model weighs the heads' log odds and the facts. What it learns from of the heads is out of fold too: each
+    of the other folds in turn is told by heads that have not seen it.
+
+    Args:
+        features: ``[n, f]``, or ``[folds, n, f]`` where each fold has features of its own.
+        facts: ``[n, k]``; for a diameter its logarithm and the square of that, see :func:`of_diameter`.
+        label: ``[n]``.
+        fold_of: ``[n]``.
+        heads: Names in :data:`HEADS`; none for the facts alone.
+    """
+    scores = np.full(len(label), 0.5)
+    for number, fold in enumerate(np.unique(fold_of)):
+        own = features[number] if features.ndim == 3 else features
+        learn = fold_of != fold
+        told = list(facts.T)
+        for head in heads:
+            said = np.empty(len(label))
+            said[learn] = out_of_fold(own[learn], label[learn], fold_of[learn], head=head)
+            said[~learn] = HEADS[head]().fit(own[learn], label[learn]).predict_proba(own[~learn])[:, 1]
+            said = np.clip(said, 0.01, 0.99)
+            told.append(np.log(said / (1 - said)))
+        rows = np.stack(told, axis=1)
+        model = _standardized(require("sklearn.linear_model", extra="train").LogisticRegression(C=1.0, max_iter=5000))
+        scores[~learn] = model.fit(rows[learn], label[learn]).predict_proba(rows[~learn])[:, 1]
+    return scores
+
+
+def of_diameter(diameter_mm: Array) -> Array:
+    """The logarithm of a diameter and its square, ``[n, 2]``."""
+    log = np.log(diameter_mm)
+    return np.stack([log, log**2], axis=1)

@@ -29,7 +29,7 @@ from spicula.pipelines.risk_evaluation import difference, fold_mean, rounded
 from spicula.pipelines.run_folder import as_json, open_run, write_json
 from spicula.pipelines.slice_table import SliceTable
 from spicula.pipelines.ssm_features import Depth, Features, Read, Rows, View, features_of, pooled, slices_of
-from spicula.pipelines.ssm_heads import HEADS, SEED, out_of_fold
+from spicula.pipelines.ssm_heads import HEADS, SEED, beside, of_diameter, out_of_fold
 
 EVALUATION = "evaluation.json"
 ALL = "all"
@@ -186,12 +186,11 @@ def _of_view(
 def _of_features(whole: Mapping[str, NDArray[np.float32]], nodules: Nodules, *, every_head: bool) -> dict[str, Any]:
     label, fold_of = nodules.label, nodules.fold_of
     forest = {name: out_of_fold(f, label, fold_of) for name, f in whole.items()}
-    beside = np.log(nodules.diameter_mm)[None, :, None].repeat(len(whole["pretrained"]), axis=0)
-    joined = out_of_fold(np.concatenate([whole["pretrained"], beside], axis=2), label, fold_of, head="linear")
+    joined = beside(whole["pretrained"], of_diameter(nodules.diameter_mm), label, fold_of)
     found: dict[str, Any] = {
         "forest": {name: _judged(nodules, score) for name, score in forest.items()},
         "gain_over_untrained": _gain(nodules, forest["pretrained"], forest["untrained"]),
-        "linear_with_diameter": _judged(nodules, joined),
+        "with_diameter": _judged(nodules, joined),
         "with_diameter_over_diameter": _gain(nodules, joined, nodules.diameter_mm),
     }
     if every_head:

@@ -1,8 +1,8 @@
 """Views of CT slices for self-supervised learning: crops and flips, window, gamma, noise and blur, in HU (needs torch).
 
 No colour: what the published recipe does with it (jitter, gray, solarization) has no meaning in CT. In its place the
-window moves, and where a nodule's outline is known, a view may show the nodule alone (after background augmentations,
-Ryali et al. 2021, arXiv 2103.12719), so that its surroundings do not stand for it.
+window moves, and where a nodule's outline is known, a view may show the nodule alone or in other surroundings (after
+background augmentations, Ryali et al. 2021, arXiv 2103.12719), so that its surroundings do not stand for it.
 
 References:
     Oquab et al. 2023, arXiv 2304.07193; Caron et al. 2020, arXiv 2006.09882 (multi-crop).
@@ -10,7 +10,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class ViewRecipe:
         aspect: Least and largest ratio of a view's width to its height.
         shift: How far from the middle a view may lie, as a share of the way to the image's border.
         flip_up_down: Whether views are flipped up and down too, not only left and right.
+        turn: Whether views are turned by any angle.
         window: Share of the views whose window moves.
         window_shift_hu: How far each end of the window moves at most.
         gamma: The power to which the gray values are raised is ``exp`` of at most this, either way.
@@ -45,6 +46,7 @@ class ViewRecipe:
         blur: Share of blurred views: of the first global one, the second, the local ones.
         blur_pixels: Least and largest standard deviation of the blur.
         alone: Share of views that show the nodule alone, where its outline is known: first global, second, local.
+        elsewhere: Share of views that show it in the surroundings of another image of the batch, alike.
     """
 
     global_pixels: int = 224
@@ -55,6 +57,7 @@ class ViewRecipe:
     aspect: Range = (3 / 4, 4 / 3)
     shift: float = 1.0
     flip_up_down: bool = False
+    turn: bool = False
     window: float = 0.8
     window_shift_hu: float = 250.0
     gamma: float = 0.3
@@ -62,6 +65,7 @@ class ViewRecipe:
     blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_pixels: Range = (0.1, 2.0)
     alone: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    elsewhere: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def as_input(gray: torch.Tensor) -> torch.Tensor:
@@ -77,8 +81,9 @@ def undisturbed(hu: torch.Tensor) -> torch.Tensor:
 
 
 def make_views(
-    hu: torch.Tensor, near: torch.Tensor, recipe: ViewRecipe, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+    hu: torch.Tensor, near: torch.Tensor, recipe: ViewRecipe, rng: np.random.Generator, *,
+    mates: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Two global and some local views of each image.
 
     Args:
@@ -86,6 +91,8 @@ def make_views(
         near: ``[n, side, side]`` 0 to 1: what remains where a nodule is shown alone; 1 where none is known.
         recipe: How.
         rng: Source of all chance.
+        mates: HU and what remains, alike, of what the second global view and every second local one are made of: for
+            example another slice of the same nodule; of the images themselves if None.
 
     Returns:
         Global views ``[2 n, 3, ...]``, first of all images, then second; local views ``[locals * n, 3, ...]`` alike.
@@ -96,40 +103,49 @@ def make_views(
     if hu.ndim != 3 or hu.shape[1] != hu.shape[2]:
         raise InputError("images", got=tuple(hu.shape), expected="[n, side, side]")
     source = torch.stack((hu.float(), near.float()), dim=1)
+    sources = (source, source if mates is None else torch.stack((mates[0].float(), mates[1].float()), dim=1))
     globals_ = [
-        _view(source, recipe.global_pixels, recipe.global_area, recipe.blur[i], recipe.alone[i], recipe, rng)
-        for i in (0, 1)
+        _view(sources[kind], recipe.global_pixels, recipe.global_area, recipe, rng, kind=kind) for kind in (0, 1)
     ]
     locals_ = [
-        _view(source, recipe.local_pixels, recipe.local_area, recipe.blur[2], recipe.alone[2], recipe, rng)
-        for _ in range(recipe.locals)
+        _view(sources[number % 2], recipe.local_pixels, recipe.local_area, recipe, rng, kind=2)
+        for number in range(recipe.locals)
     ]
     side = recipe.local_pixels
     return torch.cat(globals_), torch.cat(locals_) if locals_ else hu.new_zeros((0, 3, side, side), dtype=torch.float32)
 
 
 def _view(
-    source: torch.Tensor, pixels: int, area: Range, blur: float, alone: float, recipe: ViewRecipe,
-    rng: np.random.Generator,
-) -> torch.Tensor:  # fmt: skip
+    source: torch.Tensor, pixels: int, area: Range, recipe: ViewRecipe, rng: np.random.Generator, *, kind: int
+) -> torch.Tensor:
+    """One view of each image; its kind is its place in a recipe's shares: first global, second, local."""
     n = len(source)
-    cut = functional.grid_sample(
-        source, _grid(n, pixels, area, recipe, rng).to(source), mode="bilinear", padding_mode="border",
-        align_corners=False,
-    )  # fmt: skip
+    cut = _cut(source, _grid(n, pixels, area, recipe, rng))
     hu, near = cut[:, 0], cut[:, 1]
-    solitary = _column(rng.random(n) < alone, hu)
-    near = torch.where(solitary > 0, near, torch.ones_like(near))
-    hu = BACKGROUND_HU + near * (hu - BACKGROUND_HU)
+    alone, elsewhere = recipe.alone[kind], recipe.elsewhere[kind]
+    chance = rng.random(n)
+    behind = torch.full_like(hu, BACKGROUND_HU)
+    if elsewhere:
+        other = source[torch.from_numpy(rng.permutation(n)).to(source.device), :1]
+        there = _cut(other, _grid(n, pixels, area, replace(recipe, shift=1.0), rng))[:, 0]
+        behind = torch.where(_column((chance >= alone) & (chance < alone + elsewhere), hu) > 0, there, behind)
+    near = torch.where(_column(chance < alone + elsewhere, hu) > 0, near, torch.ones_like(near))
+    hu = behind + near * (hu - behind)
     spread = _column(rng.uniform(0.0, recipe.noise_hu, n), hu)
     noise = torch.from_numpy(rng.standard_normal(tuple(hu.shape), dtype=np.float32)).to(hu)
-    hu = _blurred(hu + spread * noise, blur, recipe.blur_pixels, rng)
+    hu = _blurred(hu + spread * noise, recipe.blur[kind], recipe.blur_pixels, rng)
     moved = rng.random(n) < recipe.window
     reach = recipe.window_shift_hu
     low = _column(WINDOW_HU[0] + moved * rng.uniform(-reach, reach, n), hu)
     high = _column(WINDOW_HU[1] + moved * rng.uniform(-reach, reach, n), hu)
     power = _column(np.exp(moved * rng.uniform(-recipe.gamma, recipe.gamma, n)), hu)
     return as_input(((hu - low) / (high - low)).clamp(1e-4, 1.0) ** power)
+
+
+def _cut(source: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    return functional.grid_sample(
+        source, grid.to(source), mode="bilinear", padding_mode="border", align_corners=False
+    )  # fmt: skip
 
 
 def _column(values: NDArray[np.floating | np.bool_], like: torch.Tensor) -> torch.Tensor:
@@ -147,13 +163,12 @@ def _grid(n: int, pixels: int, area: Range, recipe: ViewRecipe, rng: np.random.G
     if not recipe.flip_up_down:
         flip[:, 1] = 1.0
     at = (2 * np.arange(pixels) + 1) / pixels - 1
-    x = center[:, :1] + at * size[:, :1] * flip[:, :1]
-    y = center[:, 1:] + at * size[:, 1:] * flip[:, 1:]
-    grid = np.stack(
-        [np.broadcast_to(x[:, None, :], (n, pixels, pixels)), np.broadcast_to(y[:, :, None], (n, pixels, pixels))],
-        axis=-1,
-    )
-    return torch.from_numpy(grid.astype(np.float32))
+    x, y = at * size[:, :1] * flip[:, :1], at * size[:, 1:] * flip[:, 1:]
+    angle = rng.uniform(0.0, 2 * np.pi, n) if recipe.turn else np.zeros(n)
+    cosine, sine = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    across, down = x[:, None, :], y[:, :, None]
+    turned = np.stack([cosine * across - sine * down, sine * across + cosine * down], axis=-1)
+    return torch.from_numpy((center[:, None, None] + turned).astype(np.float32))
 
 
 def _blurred(hu: torch.Tensor, share: float, widths: Range, rng: np.random.Generator) -> torch.Tensor:

@@ -42,13 +42,14 @@ def sinkhorn_knopp(
         >>> [round(v, 2) for v in targets.sum(dim=1).tolist()]
         [1.0, 1.0]
     """
-    q = torch.exp((logits.float() - 1.0) / temperature).T  # cosines are at most 1
+    # In double precision: a sharp teacher's far prototypes would vanish in single precision, and leave rows of zeros.
+    q = torch.exp((logits.double() - 1.0) / temperature).T  # cosines are at most 1
     count = reduce(torch.tensor(float(q.shape[1]), device=q.device))
     q = q / reduce(q.sum())
     for _ in range(iterations):
-        q = q / (reduce(q.sum(dim=1, keepdim=True)).clamp_min(1e-30) * q.shape[0])
-        q = q / (q.sum(dim=0, keepdim=True).clamp_min(1e-30) * count)
-    return (q * count).T
+        q = q / (reduce(q.sum(dim=1, keepdim=True)).clamp_min(1e-300) * q.shape[0])
+        q = q / (q.sum(dim=0, keepdim=True).clamp_min(1e-300) * count)
+    return (q * count).T.float()
 
 
 class Center:

@@ -17,6 +17,7 @@ from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Volume
 from spicula.core.words import CLEAR, Words
 from spicula.measure.rounding import half_up
+from spicula.report.attention import FULL, Look, look_of
 from spicula.report.pictures import Picture, overview_picture, plane_pictures
 from spicula.report.record import nearest_slice, plain_text
 from spicula.report.words import TRAIT_WORDS, WordRow, by_words_alone, difference, looked_most, word_rows
@@ -70,6 +71,7 @@ class Card:
     asked: tuple[WordRow, ...]
     alone: tuple[str, ...]
     looked: str
+    look: Look | None
     assessments: tuple[Assessment, ...]
     planes: tuple[Picture, ...]
     overview: Picture
@@ -110,6 +112,7 @@ def render_html(analysis: Analysis, *, created: datetime | None = None) -> str:
             for number, finding in enumerate(analysis.findings, start=1)
         ],
         words=_words_facts(analysis),
+        full=f"{FULL:g}",
         warnings=[plain_text(warning) for warning in analysis.warnings],
         fingerprints=[plain_text(fingerprint) for fingerprint in analysis.fingerprints],
     )
@@ -166,6 +169,7 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
         asked=tuple(replace(row, word=plain_text(row.word)) for row in word_rows(words, predictions)),
         alone=by_words_alone(words),
         looked=looked_most(words),
+        look=look_of(analysis.slice_reading_of(finding.id), finding),
         assessments=assessments,
         planes=plane_pictures(analysis.volume, finding),
         overview=overview_picture(analysis.volume, finding),

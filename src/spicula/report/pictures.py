@@ -14,6 +14,7 @@ from spicula.core.finding import Finding
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
 from spicula.transforms.crop import sample
+from spicula.transforms.nodule_cube import WINDOW_HU
 from spicula.transforms.outline import outlines
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)
@@ -47,6 +48,7 @@ class Picture:
         scale_mm: Length of the scale bar.
         bleed_mm: How far the pixels reach beyond each edge, so that no edge shows.
         mark: Place to show ``(x, y, width, height)``, on the overview.
+        heat: Tinted tiles ``(x, y, width, height, opacity)``, where a network looks.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Picture:
     scale_mm: float = 10.0
     bleed_mm: float = 0.0
     mark: tuple[float, float, float, float] | None = None
+    heat: tuple[tuple[float, float, float, float, float], ...] = ()
 
 
 def plane_pictures(volume: Volume, finding: Finding) -> tuple[Picture, ...]:
@@ -120,6 +123,42 @@ def overview_picture(volume: Volume, finding: Finding) -> Picture:
     )
 
 
+def seen_picture(
+    hu: NDArray[np.float32], geometry: Geometry, *, heat: NDArray[np.float64], mask: Mask | None
+) -> Picture:
+    """A slice as a network sees it, in its own window, tinted where it looks.
+
+    Args:
+        hu: ``[rows, columns]``, HU.
+        geometry: Its grid, of one slice.
+        heat: Opacities ``[tiles down, tiles right]``, 0 to 1.
+        mask: The outline to draw; None for none.
+    """
+    spacing = geometry.spacing_zyx_mm
+    height, width = hu.shape[0] * spacing[1], hu.shape[1] * spacing[2]
+    rows, columns = round(height / STEP_MM) + 2, round(width / STEP_MM) + 2
+    axes = geometry.affine_lps[:3, :3] / np.asarray(spacing)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * STEP_MM
+    affine[:3, 3] = geometry.center_xyz_mm - axes @ (0.0, (rows - 1) / 2, (columns - 1) / 2) * STEP_MM
+    grid = Geometry((1, rows, columns), affine)
+    down, right = height / heat.shape[0], width / heat.shape[1]
+    tiles = [
+        (round(x * right, 3), round(y * down, 3), round(right, 3), round(down, 3), round(float(heat[y, x]), 3))
+        for y, x in np.ndindex(*heat.shape)
+    ]
+    return Picture(
+        "seen",
+        _png(sample(Volume(hu[None], geometry), grid)[0], WINDOW_HU),
+        round(width, 3),
+        round(height, 3),
+        "RLAP",
+        outline=_outline_path(mask, grid) if mask is not None else "",
+        bleed_mm=STEP_MM,
+        heat=tuple(tiles),
+    )
+
+
 def _field_mm(finding: Finding) -> float:
     extent = finding.size.long_axis_mm if finding.size is not None else finding.diameter_mm or 0.0
     return max(FIELD_MM, math.ceil(1.6 * extent / 10) * 10.0) if math.isfinite(extent) else FIELD_MM
@@ -147,10 +186,10 @@ def _near(volume: Volume, grid: Geometry) -> Volume:
     return Volume(volume.array_zyx[box], volume.geometry.crop(start.tolist(), stop.tolist()))
 
 
-def _png(hu: NDArray[np.float32]) -> str:
+def _png(hu: NDArray[np.float32], window_hu: tuple[float, float] = LUNG_WINDOW_HU) -> str:
     from PIL import Image
 
-    low, high = LUNG_WINDOW_HU
+    low, high = window_hu
     gray = np.nan_to_num((hu - low) / (high - low), nan=0.0).clip(0, 1) * 255
     stream = io.BytesIO()
     Image.fromarray(gray.round().astype(np.uint8)).save(stream, format="PNG", compress_level=4)

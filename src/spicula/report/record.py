@@ -17,6 +17,7 @@ from spicula.core.files import written_aside
 from spicula.core.finding import Finding, Size
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Instance, Volume
+from spicula.report.attention import reading_record
 from spicula.report.words import words_record
 
 SCHEMA = "spicula-report/1"
@@ -185,7 +186,7 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
     index = np.rint(volume.geometry.world_to_index(finding.center_xyz_mm)).astype(int)
     predictions = analysis.predictions_of(finding.id)
     assessments = analysis.assessments.get(finding.id, ())
-    words = analysis.words_of(finding.id)
+    words, reading = analysis.words_of(finding.id), analysis.slice_reading_of(finding.id)
     return {
         "id": plain_text(finding.id),
         "center_xyz_mm": _numbers(finding.center_xyz_mm),
@@ -203,6 +204,7 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
         "lung_rads": _assessment(assessments, "Lung-RADS"),
         "fleischner": _assessment(assessments, "Fleischner"),
         **({"words": words_record(words)} if words else {}),
+        **({"self_supervised": reading_record(reading)} if reading else {}),
     }
 
 
