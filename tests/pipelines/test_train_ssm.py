@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from spicula.classifiers.ssm import load_ssm  # noqa: E402
+from spicula.core.bundle import load_bundle  # noqa: E402
 from spicula.core.errors import InputError  # noqa: E402
 from spicula.core.finding import Finding  # noqa: E402
 from spicula.datasets import lidc_nodules  # noqa: E402
@@ -38,9 +40,9 @@ def table():
     for number in range(PATIENTS):
         for part in range(SLICES):
             made.append(picture((4 + 20 * (number % 2)) / (1 + part), rng))
-            who.append((f"P{number}", f"P{number}_0_0{part}", f"P{number}_1"))
+            who.append((f"LIDC-IDRI-{number}", f"P{number}_0_0{part}", f"P{number}_1"))
     made.append((rng.normal(-850, 50, (PIXELS, PIXELS)).astype(np.int16), np.full((PIXELS, PIXELS), 255, np.uint8)))
-    who.append(("S", "", ""))
+    who.append(("LungFCP-1", "", ""))
     columns = (np.array(column) for column in zip(*who, strict=True))
     return SliceTable(np.stack([a for a, _ in made]), np.stack([b for _, b in made]), *columns)
 
@@ -48,7 +50,7 @@ def table():
 @pytest.fixture
 def nodules(table, monkeypatch, tmp_path):
     cases = [
-        SimpleNamespace(case_id=f"P{n}_1", patient_id=f"P{n}", findings=(
+        SimpleNamespace(case_id=f"P{n}_1", patient_id=f"LIDC-IDRI-{n}", findings=(
             Finding(id=f"P{n}_1", center_xyz_mm=(0, 0, 0), diameter_mm=6.0 + n, truth={"label": float(n % 2)}),
         )) for n in range(PATIENTS + 3)
     ]  # fmt: skip
@@ -123,6 +125,7 @@ def test_the_whole_job_on_a_tiny_network(table, nodules, tmp_path, monkeypatch):
     assert views["cls, all"]["labels"].keys() == {"0.01", "0.1", "1"}
     assert found["compat"]["test_slices_of_training_patients"] > 0.3
     assert (tmp_path / "run" / "evaluation.json").is_file()
+    assert load_ssm(load_bundle(tmp_path / "run" / "nodule-ssm")).forest is not None
     log = (tmp_path / "run" / "backbones" / "0" / "log.jsonl").read_text()
     assert "knn_auroc" in log
 
@@ -136,7 +139,7 @@ def test_pretraining_of_a_fold_never_sees_its_patients(table, nodules, tmp_path,
     job.train_ssm(tmp_path, tmp_path / "run", shape=SHAPE, recipe=compact_recipe(), folds=3, report=lambda line: None)
     for fold in range(3):
         assert not seen[str(fold)] & set(nodules.patients[nodules.fold_of == fold].tolist())
-        assert "S" in seen[str(fold)]
+        assert "LungFCP-1" in seen[str(fold)]
     assert len(seen["all"]) == PATIENTS + 1
 
 

@@ -181,17 +181,27 @@ def paper_command(
     check: Annotated[bool, typer.Option("--check", help="Check the published tables against themselves.")] = False,
     json: JsonOption = None,
     html: HtmlOption = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Finished run whose features are checked: 'train ssm' for noreen2025.")
+    ] = None,
+    outline_run: Annotated[
+        Path | None, typer.Option(help="Run of 'train outline', for outlines by networks that have not seen a patient.")
+    ] = None,
+    facts: Annotated[
+        Path | None, typer.Option("--facts", help="CSV with patient_id and facts (age, smoking ...), for late fusion.")
+    ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap over patients.")] = 10_000,
     seed: SeedOption = 0,
 ) -> None:
     """Ours beside a paper's numbers, on the data that is there; or whether its numbers can be at all."""
-    from spicula.pipelines.evaluate_paper import report_paper
+    from spicula.pipelines.evaluate_paper import Trained, report_paper
 
     if key is None:
         _list_papers()
         return
     check_outputs({"--out": out, "--json": json, "--html": html})
-    found = report_paper(key, data, out=out, check=check, seed=seed, resamples=resamples)
+    trained = Trained(run, outline_run, facts) if run else None
+    found = report_paper(key, data, out=out, check=check, seed=seed, resamples=resamples, trained=trained)
     if html and found.evaluation:
         from spicula.pipelines.evaluation_pages import paper_page
         from spicula.report.evaluation import write_evaluation

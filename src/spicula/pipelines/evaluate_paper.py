@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spicula.core.errors import InputError
+from spicula.core.extras import require
 from spicula.papers import Paper, Published, paper
 from spicula.pipelines import paper_consistency
 from spicula.pipelines.paper_jobs import JOBS, needs
@@ -71,7 +72,24 @@ class PaperEvaluation:
     versions: dict[str, str]
 
 
-def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESAMPLES) -> PaperEvaluation:
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A training of ours that a paper's checks are run on.
+
+    Args:
+        run: Its folder.
+        outline_run: Run of ``train outline`` whose networks have not learned from the nodule's patient.
+        facts: CSV of facts of patients, for late fusion.
+    """
+
+    run: Path
+    outline_run: Path | None = None
+    facts: Path | None = None
+
+
+def evaluate_paper(
+    key: str, data: Path, *, seed: int = 0, resamples: int = RESAMPLES, trained: Trained | None = None
+) -> PaperEvaluation:
     """Run what can be run of a paper on the data that is there.
 
     Args:
@@ -79,6 +97,7 @@ def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESA
         data: Folder with data sets in it (``lidc_xml``, ``lungx``, ``luna16`` ...), or one of these.
         seed: Of splits and draws.
         resamples: Of the bootstrap over patients.
+        trained: A training of ours, for the papers whose checks take one (``noreen2025``: ``train ssm``).
 
     Returns:
         The comparison. A paper that nothing can be run of has no rows and says what each would take.
@@ -91,7 +110,7 @@ def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESA
     if not data.is_dir():
         raise InputError(f"{data}: no such folder", hint="name the folder that holds the data sets with --data")
     jobs: Sequence[Job] = JOBS.get(key, ())
-    ran = _joined([job(found, data, seed, resamples) for job in jobs])
+    ran = _joined([job(found, data, seed, resamples) for job in jobs] + _on_training(found, data, trained))
     done = {id(row.published) for row in ran.rows if row.published is not None}
     groups: dict[tuple[str, str], list[Published]] = {}
     for number in found.numbers:
@@ -103,6 +122,20 @@ def evaluate_paper(key: str, data: Path, *, seed: int = 0, resamples: int = RESA
         where = tuple(dict.fromkeys(number.where for number in numbers))
         not_run.append(NotRun(where, model, dataset, len(numbers), reason, would_take))
     return PaperEvaluation(found, ran, tuple(not_run), seed, resamples, versions())
+
+
+def _on_training(about: Paper, data: Path, trained: Trained | None) -> list[Ran]:
+    if about.key != "noreen2025":
+        if trained is not None:
+            raise InputError("run", got=f"{trained.run} for {about.key}", expected="noreen2025",
+                             hint="leave --run out")  # fmt: skip
+        return []
+    if trained is None:
+        return [Ran(missing=("its checks: name a finished run of 'spicula train ssm' with --run",))]
+    require("torch", extra="train")
+    from spicula.pipelines.ssm_paper import noreen_rows
+
+    return [noreen_rows(about, data, trained.run, outline_run=trained.outline_run, facts=trained.facts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +157,7 @@ class PaperReport:
 
 def report_paper(
     key: str, data: Path | None = None, *, out: Path | None = None, check: bool = False, seed: int = 0,
-    resamples: int = RESAMPLES,
+    resamples: int = RESAMPLES, trained: Trained | None = None,
 ) -> PaperReport:  # fmt: skip
     """Compare with a paper, or check its tables against themselves, and keep the record.
 
@@ -136,6 +169,7 @@ def report_paper(
         check: Check the published tables against themselves and run nothing.
         seed: Of splits and draws.
         resamples: Of the bootstrap over patients.
+        trained: See :func:`evaluate_paper`.
 
     Returns:
         What was found, and where it was written.
@@ -152,7 +186,7 @@ def report_paper(
     elif data is None:
         raise InputError("data", got="no folder", expected="--data ROOT", hint="--check alone needs no data")
     else:
-        evaluation = evaluate_paper(key, data, seed=seed, resamples=resamples)
+        evaluation = evaluate_paper(key, data, seed=seed, resamples=resamples, trained=trained)
         text, record = lines(evaluation), to_record(evaluation)
     path = out or record_path(key, check=check)
     write_json(path, record, finite=True)

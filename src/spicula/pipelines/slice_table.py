@@ -21,6 +21,9 @@ from spicula.transforms.crop import box_geometry, sample
 from spicula.transforms.nodule_slices import PIXEL_MM, PIXELS, NoduleSlice, slice_about
 from spicula.transforms.resample import to_lps_axes
 
+TABLE = "slices.json"
+"""What a folder of slices says of its rows."""
+
 LUNG_HU = (-990.0, -500.0)
 """Between these a coarse pixel is lung."""
 
@@ -110,7 +113,7 @@ def make_slice_table(
     known = [[scan.patient_id, scan.identity] for scan in scans]
     facts = {"crops": names, "outlines": identity, "cases": len(cases), "scans": known, "pieces": pieces, "seed": seed}
     facts["pixel_mm"] = PIXEL_MM
-    told = folder / "slices.json"
+    told = folder / TABLE
     stored = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
     if stored.get("facts") != facts:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,6 +132,19 @@ def make_slice_table(
         np.save(folder / "near.npy", np.stack([near for _, near in rows]))
         stored = {"facts": facts, "rows": who}
         told.write_text(json.dumps(stored), encoding="utf-8")
+    return load_slice_table(folder)
+
+
+def load_slice_table(folder: Path) -> SliceTable:
+    """The pieces that an earlier call of :func:`make_slice_table` has cut.
+
+    Raises:
+        InputError: There are none.
+    """
+    told = folder / TABLE
+    if not told.is_file():
+        raise InputError(f"{folder}", got="no slices", expected="those of a 'spicula train ssm'")
+    stored = json.loads(told.read_text(encoding="utf-8"))
     patients, files, case_ids = (np.array(column, dtype=np.str_) for column in zip(*stored["rows"], strict=True))
     hu, near = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hu", "near"))
     return SliceTable(hu, near, patients, files, case_ids)

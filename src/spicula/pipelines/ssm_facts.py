@@ -59,7 +59,9 @@ def read_facts(path: Path, patients: Sequence[str]) -> tuple[tuple[str, ...], ND
 def _columns(what: str, name: str, words: Sequence[str]) -> list[tuple[str, NDArray[np.float64]]]:
     known = sorted({word for word in words if word})
     if not known:
-        raise InputError(what, got="nothing for any of the patients", expected="a number or a word", hint="leave it out")
+        raise InputError(
+            what, got="nothing for any of the patients", expected="a number or a word", hint="leave it out"
+        )
     missing = np.array([not word for word in words])
     lacking = [(f"{name} missing", missing.astype(np.float64))] if missing.any() else []
     try:

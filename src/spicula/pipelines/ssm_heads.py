@@ -54,8 +54,9 @@ HEADS: Mapping[str, Callable[[], Any]] = {
 
 
 def out_of_fold(
-    features: NDArray[Any], label: NDArray[np.bool_], fold_of: NDArray[np.intp], *, head: str = "forest",
-    taught: NDArray[np.bool_] | None = None,
+    features: NDArray[Any], label: NDArray[np.bool_], fold_of: NDArray[np.intp], *,
+    head: str | Callable[[], Any] = "forest", taught: NDArray[np.bool_] | None = None,
+    tested: NDArray[Any] | None = None,
 ) -> Array:  # fmt: skip
     """Probabilities ``[n]`` of rows by a head that was taught on the other folds.
 
@@ -63,20 +64,21 @@ def out_of_fold(
         features: ``[n, f]``, or ``[folds, n, f]`` where each fold has features of its own.
         label: ``[n]``.
         fold_of: ``[n]``.
-        head: Name in :data:`HEADS`.
+        head: Name in :data:`HEADS`, or what makes one.
         taught: ``[n]`` rows whose label may be used; all if None.
+        tested: Features of the rows where they are told, if other than those that are learned from.
 
     Returns:
         float64; 0.5 for a fold whose other folds show one class alone.
     """
+    make = HEADS[head] if isinstance(head, str) else head
     scores = np.full(len(label), 0.5)
     for number, fold in enumerate(np.unique(fold_of)):
         own = features[number] if features.ndim == 3 else features
+        other = own if tested is None else tested[number] if tested.ndim == 3 else tested
         learn = (fold_of != fold) & (True if taught is None else taught)
         if len(np.unique(label[learn])) == 2:
-            scores[fold_of == fold] = (
-                HEADS[head]().fit(own[learn], label[learn]).predict_proba(own[fold_of == fold])[:, 1]
-            )
+            scores[fold_of == fold] = make().fit(own[learn], label[learn]).predict_proba(other[fold_of == fold])[:, 1]
     return scores
 
 

@@ -59,7 +59,7 @@ def attention_pooled_scores(
     for number, fold in enumerate(np.unique(fold_of)):
         own = features[number] if features.ndim == 3 else features
         learn = fold_of != fold
-        seen = np.unique(np.concatenate([slices[n] for n in np.flatnonzero(learn)]))
+        seen = np.unique(np.concatenate([slices[n] for n in np.flatnonzero(learn).tolist()]))
         mean, spread = own[seen].mean(axis=0), own[seen].std(axis=0) + 1e-6
         bags, there = _bags((own - mean) / spread, slices)
         pool = _taught(bags[learn], there[learn], label[learn], recipe)

@@ -6,7 +6,6 @@ little of its surroundings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,9 +19,10 @@ from spicula.measure import segment
 from spicula.pipelines.models import load_models
 from spicula.pipelines.risk_table import Outlines
 from spicula.pipelines.semantic_table import SemanticTable, make_semantic_table
-from spicula.pipelines.ssm_features import PATCHES, Features
+from spicula.pipelines.ssm_features import Features
 from spicula.pipelines.train_risk import patient_outlines_of_run
-from spicula.transforms.planes import BACKGROUND_HU
+from spicula.transforms.nodule_slices import PATCHES, PIXEL_MM
+from spicula.transforms.outlined_cube import SPACING_MM
 
 Variant: TypeAlias = Literal["middle", "neighbors", "planes", "slices"]
 """The middle axial slice; it and those beside it as three channels; three planes; all axial slices."""
@@ -111,21 +111,17 @@ def volume_features(
     for row in range(len(table.cases)):
         cube, inside = table.cubes[row, 0]
         images = images_of(cube, inside, variant)
-        margin = (side - images.shape[-1]) // 2
-        images = np.pad(images, ((0, 0), (0, 0), (margin, margin), (margin, margin)), constant_values=BACKGROUND_HU)
+        margin = round((images.shape[-1] - side * PIXEL_MM / SPACING_MM) / 2)
+        images = images[..., margin:-margin, margin:-margin]
         first = sum(len(some) for some in seen)
         places.append(np.arange(first, first + len(images)))
         seen.append(images)
-    whole = np.concatenate(seen)
+    whole = torch.from_numpy(np.concatenate(seen))
+    whole = torch.nn.functional.interpolate(whole, size=(side, side), mode="bilinear", align_corners=False)
     found = []
     with torch.inference_mode():
         for at in range(0, len(whole), batch):
-            channels = torch.from_numpy(whole[at : at + batch]).flatten(0, 1)
+            channels = whole[at : at + batch].flatten(0, 1)
             some = undisturbed(channels).unflatten(0, (-1, 3))  # each channel was made three of its own
             found.append(backbone(some.diagonal(dim1=1, dim2=2).movedim(-1, 1).contiguous()).cls.float().numpy())
     return np.concatenate(found), places
-
-
-def summary(table: SemanticTable) -> Mapping[str, NDArray[Any]]:
-    """Ids and patients of the rows."""
-    return {"ids": np.array([case.case_id for case in table.cases]), "patients": table.patients}

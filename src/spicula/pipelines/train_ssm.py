@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spicula.classifiers.ssm import Read, View
+from spicula.core.bundle import Bundle
 from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.datasets import lidc_nodules
@@ -27,11 +30,13 @@ from spicula.pipelines.pretrain_dinov2 import load_backbone, nearest_neighbors_p
 from spicula.pipelines.pretraining_data import read_slices
 from spicula.pipelines.risk_evaluation import difference, fold_mean, rounded
 from spicula.pipelines.run_folder import as_json, open_run, write_json
-from spicula.pipelines.slice_table import SliceTable
-from spicula.pipelines.ssm_features import Depth, Features, Read, Rows, View, features_of, pooled, slices_of
+from spicula.pipelines.slice_table import TABLE, SliceTable
+from spicula.pipelines.ssm_bundle import NAME, make_bundle
+from spicula.pipelines.ssm_card import pretraining_of
+from spicula.pipelines.ssm_features import Depth, Features, Rows, features_of, pooled, slices_of
 from spicula.pipelines.ssm_heads import HEADS, SEED, beside, of_diameter, out_of_fold
 
-EVALUATION = "evaluation.json"
+EVALUATION, BACKBONES = "evaluation.json", "backbones"
 ALL = "all"
 """Name of the pretraining that leaves nobody out: what ships, and what the published protocol uses."""
 
@@ -81,7 +86,8 @@ def train_ssm(
 
     Args:
         data: Development data with ``lidc_crops`` and ``lidc_nodules``.
-        out: The run folder: ``slices/``, ``backbones/<fold or all>/``, ``evaluation.json``.
+        out: The run folder: ``slices/``, ``backbones/<fold or all>/``, ``evaluation.json``, the
+            bundle ``nodule-ssm/``.
         shape: Of the transformer.
         recipe: Of the pretraining.
         scans: Further scans, whose lung is added.
@@ -113,16 +119,39 @@ def train_ssm(
         rows = np.flatnonzero(~np.isin(table.patients, held_out))
         report(f"pretraining {name}: {len(rows)} slices of {len(set(table.patients[rows].tolist()))} patients")
         pretrain_dinov2(
-            table, rows, out / "backbones" / name, shape=shape, recipe=recipe, threads=threads, report=report,
+            table, rows, out / BACKBONES / name, shape=shape, recipe=recipe, threads=threads, report=report,
             probe=nearest_neighbors_probe(table, data, rows),
         )  # fmt: skip
-    lacking = [name for name in names if not (out / "backbones" / name / WEIGHTS).is_file()]
+    lacking = [name for name in names if not (out / BACKBONES / name / WEIGHTS).is_file()]
     if lacking:
         report(f"not yet there: {', '.join(lacking)}")
         return None
-    result = judge(table, nodules, out / "backbones")
+    result = judge(table, nodules, out / BACKBONES)
     write_json(out / EVALUATION, result, finite=True)
+    ship(out, table, nodules, result, epochs=recipe.epochs)
     return result
+
+
+def ship(out: Path, table: SliceTable, nodules: Nodules, evaluation: Mapping[str, Any], *, epochs: int) -> Bundle:
+    """Write the bundle of the transformer that learned from all patients, with a forest taught on all nodules.
+
+    Args:
+        out: The run folder; the bundle goes to ``nodule-ssm`` in it.
+        table: Slices.
+        nodules: Theirs.
+        evaluation: For the card.
+        epochs: Of the pretraining.
+    """
+    backbone = load_backbone(out / BACKBONES / ALL)
+    features = features_of(backbone, table, nodules.rows)["cls"]
+    slices = slices_of(table, nodules.rows, nodules.ids, depth="all")
+    forest = HEADS["forest"]().fit(pooled(features, slices), nodules.label)
+    told = out / "slices" / TABLE
+    outlines = json.loads(told.read_text(encoding="utf-8"))["facts"]["outlines"] if told.is_file() else ""
+    return make_bundle(
+        out / NAME, backbone, forest, evaluation=evaluation,
+        pretraining=pretraining_of(table, epochs=epochs, outlines=outlines),
+    )  # fmt: skip
 
 
 def nodules_of(table: SliceTable, data: Path, *, folds: int = 5) -> Nodules:
@@ -151,7 +180,7 @@ def judge(table: SliceTable, nodules: Nodules, backbones: Path) -> dict[str, Any
     """Heads on the features of finished pretrainings and of the same network untrained, in both protocols."""
     folds = [str(fold) for fold in np.unique(nodules.fold_of)]
     trained = [load_backbone(backbones / name) for name in folds]
-    untrained = _untrained(trained[0].shape)
+    fresh = untrained(trained[0].shape)
     result: dict[str, Any] = {
         "nodules": len(nodules.ids), "patients": len(set(nodules.patients.tolist())),
         "slices": len(nodules.rows), "diameter_alone": _judged(nodules, nodules.diameter_mm), "honest": {},
@@ -161,7 +190,7 @@ def judge(table: SliceTable, nodules: Nodules, backbones: Path) -> dict[str, Any
     views: tuple[View, ...] = ("slice", "alone")
     for view in views:
         learned = [features_of(one, table, nodules.rows, view=view) for one in trained]
-        random = features_of(untrained, table, nodules.rows, view=view)
+        random = features_of(fresh, table, nodules.rows, view=view)
         result["honest"][view] = _of_view(learned, random, slices, nodules)
     result["compat"] = compat(table, nodules, load_backbone(backbones / ALL))
     return result
@@ -248,7 +277,8 @@ def compat(table: SliceTable, nodules: Nodules, backbone: Any) -> dict[str, Any]
     return result
 
 
-def _untrained(shape: Any, *, seed: int = 0) -> Any:
+def untrained(shape: Any, *, seed: int = 0) -> Any:
+    """The same transformer with random weights."""
     torch = require("torch", extra="train")
     from spicula.networks.vit import VisionTransformer
 
