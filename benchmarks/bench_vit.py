@@ -44,13 +44,14 @@ from spicula.formats import read_volume
 from spicula.networks.vit import SHAPES, VisionTransformer, VitShape
 from spicula.networks.vit_export import vit_to_onnx
 from spicula.pipelines.pretrain_dinov2 import _Training
-from spicula.pipelines.slice_table import PIXELS, SliceTable
+from spicula.pipelines.slice_table import SliceTable
 from spicula.pretraining import ct_views, dinov2, dinov2_masks
 from spicula.pretraining.ct_views import ViewRecipe, undisturbed
 from spicula.pretraining.dinov2 import DinoRecipe, HeadRecipe, compact_recipe
 from spicula.runtime.openvino import Network, load_network
 from spicula.runtime.quantize import quantize
 from spicula.runtime.quantize_attention import quantize_attention
+from spicula.transforms.nodule_slices import PIXELS
 
 RESULTS = Path(__file__).parent / "results" / "vit.json"
 SHARED = Path(os.environ.get("SPICULA_SHARED", "../shared")).resolve() / "data"
@@ -69,9 +70,6 @@ WAYS = {
 TARGETS = {"share_of_matmul": 0.40, "times_faster_than_eager": 4.0}
 FUSED = "_scaled_dot_product_flash_attention_for_cpu"
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", FUSED, f"{FUSED}_backward")
-
-
-# Training ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +215,9 @@ def measure_training(shape: VitShape, recipe: DinoRecipe, *, rounds: int) -> dic
     median = {way: found["median_s"] for way, found in seconds.items()}
     peak = 2 * LARGE**3 / median["large"]
     return {
-        "width": shape.width, "depth": shape.depth, "batch": recipe.batch,
-        "views": f"2 of {views.global_pixels} pixels, {views.locals} of {views.local_pixels}", "prototypes": recipe.dino_head.prototypes, "precision": str(dtype).removeprefix("torch."), "rounds": rounds,
+        "width": shape.width, "depth": shape.depth, "batch": recipe.batch, "rounds": rounds,
+        "views": f"2 of {views.global_pixels} pixels, {views.locals} of {views.local_pixels}",
+        "prototypes": recipe.dino_head.prototypes, "precision": str(dtype).removeprefix("torch."),
         "images_per_second": round(recipe.batch / median["step"], 2),
         "seconds": {way: {name: round(s, 5) for name, s in one.items()} for way, one in seconds.items()},
         "share_of_matmul": round(median["products"] / median["step"], 3),
@@ -231,9 +230,6 @@ def measure_training(shape: VitShape, recipe: DinoRecipe, *, rounds: int) -> dic
         "milliseconds_of_the_parts_of_a_step": parts_of(training, step, max(1, rounds // 3)),
         "shares_of_operators": operators_of(step),
     }  # fmt: skip
-
-
-# Inference -----------------------------------------------------------------------------------------------------------
 
 
 def synthetic_slice(side: int, rng: np.random.Generator) -> np.ndarray:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 LOWEST_HU, STEP_HU = -1024, 8
 MOST_BYTES = 64 * 2**20
-FACTS = "facts.json"
+TABLE, FACTS = "slices.json", "facts.json"
 SUMMARY = "summary.json"
 
 
@@ -67,7 +67,7 @@ def write_packed(
 
 
 def unpack(packed: Path, folder: Path) -> dict[str, Any]:
-    """Write ``hu.npy``, ``near.npy`` and ``facts.json`` into a folder, unless they are there; the facts."""
+    """Write what :func:`spicula.pipelines.slice_table.load_slice_table` reads, unless it is there; the facts."""
     if not (folder / FACTS).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with np.load(packed, allow_pickle=False) as stored:
@@ -79,6 +79,7 @@ def unpack(packed: Path, folder: Path) -> dict[str, Any]:
         labels = folder / "lidc_nodules"
         labels.mkdir(exist_ok=True)
         (labels / "nodules.csv").write_text(told["nodules"], encoding="utf-8")
+        (folder / TABLE).write_text(json.dumps({"facts": {}, "rows": told["rows"]}), encoding="utf-8")
         (folder / FACTS).write_text(json.dumps(told), encoding="utf-8")
     facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     return facts
@@ -87,17 +88,15 @@ def unpack(packed: Path, folder: Path) -> dict[str, Any]:
 def pack(run: Path, target: Path, *, data: Path, folds: int = 5, step_hu: int = STEP_HU) -> int:
     """Pack the slices of a run folder; the size of the file in bytes."""
     from spicula.core.errors import InputError
-    from spicula.pipelines.slice_table import SliceTable
+    from spicula.pipelines.slice_table import load_slice_table
     from spicula.pipelines.train_ssm import ALL, nodules_of
 
-    folder = run / "slices" if (run / "slices").is_dir() else run
-    hu, near = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hu", "near"))
-    rows = json.loads((folder / "slices.json").read_text(encoding="utf-8"))["rows"]
-    columns = (np.array(column, dtype=np.str_) for column in zip(*rows, strict=True))
-    nodules = nodules_of(SliceTable(hu, near, *columns), data, folds=folds)
+    table = load_slice_table(run / "slices" if (run / "slices").is_dir() else run)
+    rows = [[str(cell) for cell in row] for row in zip(table.patients, table.crops, table.case_ids, strict=True)]
+    nodules = nodules_of(table, data, folds=folds)
     held_out = {str(fold): sorted(set(nodules.patients[nodules.fold_of == fold].tolist())) for fold in range(folds)}
     labels = (data / "lidc_nodules" / "nodules.csv").read_text(encoding="utf-8")
-    write_packed(target, hu, near, rows, {**held_out, ALL: []}, nodules=labels, step_hu=step_hu)
+    write_packed(target, table.hu, table.near, rows, {**held_out, ALL: []}, nodules=labels, step_hu=step_hu)
     size = target.stat().st_size
     if size > MOST_BYTES:
         raise InputError(f"{target}", got=f"{size} bytes", expected=f"{MOST_BYTES}", hint="round to a larger --step-hu")

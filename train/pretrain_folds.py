@@ -142,13 +142,15 @@ class Order:
         import numpy as np
         from packed import unpack
 
-        from spicula.pipelines.slice_table import SliceTable
+        from spicula.pipelines.slice_table import load_slice_table
 
         facts = unpack(self.data, self.work / "slices")
-        hu, near = (np.load(self.work / "slices" / f"{name}.npy", mmap_mode="r") for name in ("hu", "near"))
-        columns = [np.array(column, dtype=np.str_) for column in zip(*facts["rows"], strict=True)]
-        some = np.linspace(0, len(hu) - 1, 64).astype(int) if self.small and len(hu) > 64 else slice(None)
-        return SliceTable(hu[some], near[some], *(column[some] for column in columns)), facts
+        table = load_slice_table(self.work / "slices")
+        if self.small and len(table.hu) > 64:
+            some = np.linspace(0, len(table.hu) - 1, 64).astype(int)
+            columns = ("hu", "near", "patients", "crops", "case_ids")
+            table = replace(table, **{name: getattr(table, name)[some] for name in columns})
+        return table, facts
 
     def rows(self, table: Any, facts: dict[str, Any], name: str) -> Any:
         """Rows that a pretraining learns from."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,49 +12,25 @@ torch = pytest.importorskip("torch")
 from spicula.classifiers.ssm import load_ssm  # noqa: E402
 from spicula.core.bundle import load_bundle  # noqa: E402
 from spicula.core.errors import InputError  # noqa: E402
-from spicula.core.finding import Finding  # noqa: E402
 from spicula.datasets import lidc_nodules  # noqa: E402
-from spicula.networks.vit import VisionTransformer, VitShape  # noqa: E402
+from spicula.networks.vit import VisionTransformer  # noqa: E402
 from spicula.pipelines import train_ssm as job  # noqa: E402
-from spicula.pipelines.slice_table import PIXELS, SliceTable  # noqa: E402
 from spicula.pipelines.ssm_features import features_of, pooled, slices_of  # noqa: E402
 from spicula.pipelines.ssm_heads import HEADS, out_of_fold  # noqa: E402
 from spicula.pretraining.dinov2 import compact_recipe  # noqa: E402
 
-SHAPE = VitShape(16, 1, 2, image=70, layer_scale=1.0)
-PATIENTS, SLICES = 15, 2
-
-
-def picture(radius, rng):
-    y, x = np.indices((PIXELS, PIXELS)) - (PIXELS - 1) / 2
-    inside = np.hypot(y, x) <= radius
-    hu = np.where(inside, 40, -850) + rng.normal(0, 30, (PIXELS, PIXELS))
-    return hu.astype(np.int16), np.where(inside, 255, 0).astype(np.uint8)
+from .ssm_tiny import FOLDS, PATIENTS, SHAPE, SLICES, tiny_cases, tiny_table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def table():
-    """Fifteen patients of one nodule, large ones malignant, two slices each; and a piece of lung."""
-    rng, made, who = np.random.default_rng(0), [], []
-    for number in range(PATIENTS):
-        for part in range(SLICES):
-            made.append(picture((4 + 20 * (number % 2)) / (1 + part), rng))
-            who.append((f"LIDC-IDRI-{number}", f"P{number}_0_0{part}", f"P{number}_1"))
-    made.append((rng.normal(-850, 50, (PIXELS, PIXELS)).astype(np.int16), np.full((PIXELS, PIXELS), 255, np.uint8)))
-    who.append(("LungFCP-1", "", ""))
-    columns = (np.array(column) for column in zip(*who, strict=True))
-    return SliceTable(np.stack([a for a, _ in made]), np.stack([b for _, b in made]), *columns)
+    return tiny_table()
 
 
 @pytest.fixture
 def nodules(table, monkeypatch, tmp_path):
-    cases = [
-        SimpleNamespace(case_id=f"P{n}_1", patient_id=f"LIDC-IDRI-{n}", findings=(
-            Finding(id=f"P{n}_1", center_xyz_mm=(0, 0, 0), diameter_mm=6.0 + n, truth={"label": float(n % 2)}),
-        )) for n in range(PATIENTS + 3)
-    ]  # fmt: skip
-    monkeypatch.setattr(lidc_nodules, "load_cases", lambda root: cases)
-    return job.nodules_of(table, tmp_path, folds=3)
+    monkeypatch.setattr(lidc_nodules, "load_cases", lambda root: tiny_cases())
+    return job.nodules_of(table, tmp_path, folds=FOLDS)
 
 
 def test_nodules_without_a_slice_are_left_out(nodules):
