@@ -18,6 +18,7 @@ from spicula.papers import paper  # noqa: E402
 from spicula.pipelines import ssm_checks, ssm_paper, train_ssm  # noqa: E402
 from spicula.pipelines.evaluate_paper import Trained, evaluate_paper, lines  # noqa: E402
 from spicula.pipelines.ssm_finetune import VIEWS, TuningRecipe, tuned_scores  # noqa: E402
+from spicula.pipelines.ssm_nodules import nodules_of  # noqa: E402
 from spicula.pipelines.ssm_volumes import VARIANTS, images_of, volume_features  # noqa: E402
 from spicula.pretraining.dinov2 import compact_recipe  # noqa: E402
 
@@ -113,7 +114,7 @@ def test_tuning_learns_size_and_leaves_its_start_alone():
 
 def test_tuning_never_learns_from_a_tested_patient(run, quick, monkeypatch):
     table = tiny_table()
-    nodules = train_ssm.nodules_of(table, run, folds=FOLDS)
+    nodules = nodules_of(table, run, folds=FOLDS)
     seen = []
 
     def watched(backbone, table, learn, labels, judge, recipe):

@@ -17,6 +17,7 @@ from spicula.networks.vit import VisionTransformer  # noqa: E402
 from spicula.pipelines import train_ssm as job  # noqa: E402
 from spicula.pipelines.ssm_features import features_of, pooled, slices_of  # noqa: E402
 from spicula.pipelines.ssm_heads import HEADS, out_of_fold  # noqa: E402
+from spicula.pipelines.ssm_nodules import nodules_of  # noqa: E402
 from spicula.pretraining.dinov2 import compact_recipe  # noqa: E402
 
 from .ssm_tiny import FOLDS, PATIENTS, SHAPE, SLICES, tiny_cases, tiny_table  # noqa: E402
@@ -30,7 +31,7 @@ def table():
 @pytest.fixture
 def nodules(table, monkeypatch, tmp_path):
     monkeypatch.setattr(lidc_nodules, "load_cases", lambda root: tiny_cases())
-    return job.nodules_of(table, tmp_path, folds=FOLDS)
+    return nodules_of(table, tmp_path, folds=FOLDS)
 
 
 def test_nodules_without_a_slice_are_left_out(nodules):

@@ -73,6 +73,33 @@ def test_packing_keeps_all_but_small_steps_of_hu(train, file, tmp_path):
     assert train.packed.unpack(packed, tmp_path / "slices") == facts  # once is enough
 
 
+def test_each_fold_leaves_out_the_patients_it_is_tested_on(train, tmp_path, monkeypatch):
+    from spicula.core.finding import Finding
+    from spicula.datasets import lidc_nodules
+
+    cases = [
+        SimpleNamespace(case_id=f"P{n}_1", patient_id=f"P{n}", findings=(
+            Finding(id=f"P{n}_1", center_xyz_mm=(0, 0, 0), diameter_mm=6.0, truth={"label": float(n % 2)}),
+        )) for n in range(PATIENTS)
+    ]  # fmt: skip
+    monkeypatch.setattr(lidc_nodules, "load_cases", lambda root: cases)
+    folder = tmp_path / "run" / "slices"
+    folder.mkdir(parents=True)
+    for name, dtype in (("hu", np.int16), ("near", np.uint8)):
+        np.save(folder / f"{name}.npy", np.zeros((PATIENTS + 1, 112, 112), dtype=dtype))
+    rows = [*((f"P{n}", "a.png", f"P{n}_1") for n in range(PATIENTS)), ("S", "", "")]
+    (folder / "slices.json").write_text(json.dumps({"facts": {}, "rows": rows}), encoding="utf-8")
+    (tmp_path / "lidc_nodules").mkdir()
+    (tmp_path / "lidc_nodules" / "nodules.csv").write_text("patient_id\n", encoding="utf-8")
+    size = train.packed.pack(tmp_path / "run", tmp_path / "slices.npz", data=tmp_path, folds=3)
+    assert size == (tmp_path / "slices.npz").stat().st_size
+    facts = train.packed.unpack(tmp_path / "slices.npz", tmp_path / "there")
+    left = [facts["held_out"][str(fold)] for fold in range(3)]
+    assert sorted(name for names in left for name in names) == sorted(f"P{n}" for n in range(PATIENTS))
+    assert facts["held_out"]["all"] == []
+    assert facts["nodules"] == "patient_id\n"
+
+
 @needs_bash
 @pytest.mark.slow
 def test_it_runs_without_what_reads_scans_and_its_weights_come_back(train, file, tmp_path):

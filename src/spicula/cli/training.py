@@ -78,6 +78,7 @@ def train_ssm_command(
     epochs: Annotated[int, typer.Option(min=1, help="Of each pretraining.")] = 40,
     scan: ScansOption = None,
     outline_run: OutlinesOption = None,
+    compare: Annotated[Path | None, typer.Option(help="predictions.csv of 'train risk', to compare with.")] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="0, 1, ... or all: pretrainings to do now; every one if omitted.")
     ] = None,
@@ -93,7 +94,7 @@ def train_ssm_command(
 
     found = train_ssm(
         data, out, shape=SHAPES[arch], recipe=compact_recipe(epochs=epochs), scans=scan or (),
-        outline_run=outline_run, only=only or (), threads=threads, report=typer.echo,
+        outline_run=outline_run, compare=compare, only=only or (), threads=threads, report=typer.echo,
     )  # fmt: skip
     if found is not None:
         forest = found["honest"]["slice"]["cls, all"]["forest"]

@@ -148,7 +148,7 @@ def judge(
         bootstrap_difference(auroc, y, found.logit, extents, patients, resamples=resamples)
     )
     if other is not None:
-        score = read_scores(other, table, found.fold_of)
+        score = read_scores(other, [case.case_id for case in table.cases], found.fold_of)
         result["other"] = {
             "auroc": round(auroc(y, score), 4), "auroc_mean_of_folds": round(fold_mean(y, score, found.fold_of), 4)
         }  # fmt: skip
@@ -214,8 +214,8 @@ def extents_score(table: SemanticTable, fold_of: Folds) -> Array:
     return score
 
 
-def read_scores(path: Path, table: SemanticTable, fold_of: Folds) -> Array:
-    """The malignancy of another model's ``predictions.csv``, in the order of the table, before its calibration.
+def read_scores(path: Path, case_ids: Sequence[str], fold_of: Folds) -> Array:
+    """The malignancy of another model's ``predictions.csv``, in the order of some nodules, before its calibration.
 
     Raises:
         InputError: A nodule is missing, or lies in another fold.
@@ -223,12 +223,12 @@ def read_scores(path: Path, table: SemanticTable, fold_of: Folds) -> Array:
     table_of_other = read_table(path, required=("case_id", "fold", "malignancy"))
     columns = set(table_of_other.columns)
     rows = {row["case_id"]: row for row in table_of_other.rows}
-    scores = np.empty(len(table.cases))
-    for number, case in enumerate(table.cases):
-        row = rows.get(case.case_id)
+    scores = np.empty(len(case_ids))
+    for number, case_id in enumerate(case_ids):
+        row = rows.get(case_id)
         if row is None or int(row["fold"]) != fold_of[number]:
             got = "no such nodule" if row is None else f"fold {row['fold']}"
-            raise InputError(f"{path}, {case.case_id}", got=got, expected=f"fold {fold_of[number]}")
+            raise InputError(f"{path}, {case_id}", got=got, expected=f"fold {fold_of[number]}")
         scores[number] = _raw(row, columns)
     return scores
 

@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 
 from spicula.core.extras import require
 from spicula.core.slice_reading import share_inside
-from spicula.metrics.bootstrap import bootstrap_interval
 from spicula.metrics.classification import auroc
 from spicula.pipelines.pretrain_dinov2 import load_backbone
-from spicula.pipelines.risk_evaluation import fold_mean, rounded
+from spicula.pipelines.risk_evaluation import fold_mean
 from spicula.pipelines.slice_table import SliceTable
+from spicula.pipelines.ssm_evaluation import judged, untrained
 from spicula.pipelines.ssm_facts import read_facts
 from spicula.pipelines.ssm_features import Features, Rows, features_of, middle_slices, pooled, slices_of
 from spicula.pipelines.ssm_finetune import TuningRecipe, tuned_scores
 from spicula.pipelines.ssm_heads import SEED, beside, of_diameter, out_of_fold
+from spicula.pipelines.ssm_nodules import Nodules
 from spicula.pipelines.ssm_pooling import attention_pooled_scores
 from spicula.pipelines.ssm_volumes import VARIANTS, volume_features
-from spicula.pipelines.train_ssm import BACKBONES, Nodules, untrained
+from spicula.pipelines.train_ssm import BACKBONES
 from spicula.transforms.nodule_slices import PATCHES
 
 SIZES_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
@@ -40,15 +41,6 @@ NEAR_HU = 128
 
 Report = Callable[[str], None]
 Array = NDArray[np.float64]
-
-
-def judged(nodules: Nodules, score: Array) -> dict[str, Any]:
-    """AUROC with its interval over patients, and the mean of the folds."""
-    y = nodules.label.astype(np.float64)
-    return {
-        "auroc": rounded(bootstrap_interval(auroc, [y, score], nodules.patients)),
-        "mean_of_folds": round(fold_mean(y, score, nodules.fold_of), 4),
-    }
 
 
 def learned_features(run: Path, table: SliceTable, nodules: Nodules) -> Features:

@@ -25,12 +25,14 @@ from spicula.pipelines.pretrain_dinov2 import load_backbone, pretrain_dinov2
 from spicula.pipelines.risk_evaluation import fold_mean
 from spicula.pipelines.run_folder import RUN, write_json
 from spicula.pipelines.slice_table import SliceTable, load_slice_table
+from spicula.pipelines.ssm_evaluation import ALL, SHARES, judged
 from spicula.pipelines.ssm_features import Features, features_of, pooled, slices_of
 from spicula.pipelines.ssm_finetune import TuningRecipe
 from spicula.pipelines.ssm_heads import HEADS, out_of_fold
+from spicula.pipelines.ssm_nodules import Nodules, nodules_of
 from spicula.pipelines.ssm_pooling import attention_pooled_scores
 from spicula.pipelines.ssm_volumes import read_volumes
-from spicula.pipelines.train_ssm import ALL, BACKBONES, EVALUATION, SHARES, Nodules, nodules_of
+from spicula.pipelines.train_ssm import BACKBONES, EVALUATION
 from spicula.pretraining.dinov2 import compact_recipe
 
 CHECKS = "checks"
@@ -145,7 +147,7 @@ def _heads(subject: Subject) -> dict[str, Any]:
     scores["slices pooled by attention"] = attention_pooled_scores(
         subject.features, some, nodules.label, nodules.fold_of
     )
-    found: dict[str, Any] = {name: checks.judged(nodules, score) for name, score in scores.items()}
+    found: dict[str, Any] = {name: judged(nodules, score) for name, score in scores.items()}
     counts = counts_at(nodules.label, scores["forest"])
     found["forest at 0.5"] = {
         "accuracy": round(counts.accuracy, 4), "precision": round(counts.precision, 4),
@@ -177,7 +179,7 @@ def _tuning(subject: Subject) -> dict[str, Any]:
     for name, scratch in (("tuned end to end", False), ("supervised from scratch", True)):
         recipe = TuningRecipe(steps=ALL_STEPS, layer_decay=1.0 if scratch else 0.75)
         score = checks.tuned(subject.run, subject.table, nodules, recipe=recipe, scratch=scratch)
-        found[name] = checks.judged(nodules, score)
+        found[name] = judged(nodules, score)
     return found
 
 
