@@ -2,8 +2,8 @@
 
 python benchmarks/bench_ssm.py RUN      (after ``spicula train ssm --out RUN --compare RISK/predictions.csv``)
 
-The numbers are those that ``train ssm`` judged out of fold; beside them stands what the pretrainings learned from and how
-long they took. ``spicula evaluate paper noreen2025 --run RUN`` writes the paper's checks to a record of its own.
+The numbers are those that ``train ssm`` judged out of fold; beside them stands what the pretrainings learned from and
+how long they took. ``spicula evaluate paper noreen2025 --run RUN`` writes the paper's checks to its own record.
 """
 
 from __future__ import annotations
