@@ -126,3 +126,16 @@ def test_a_very_sharp_teacher_gives_finite_targets_of_full_rows():
     targets = sinkhorn_knopp(logits, 0.005)
     assert torch.isfinite(targets).all()
     assert torch.allclose(targets.sum(dim=1), torch.ones(3))
+
+
+def test_the_gradient_of_the_cross_entropy_is_that_of_its_definition():
+    torch.manual_seed(0)
+    targets = 2 * torch.softmax(torch.randn(5, 7), dim=-1)
+    logits = torch.randn(5, 7, dtype=torch.float64).float().requires_grad_()
+    weights = torch.rand(5)
+    plain = -(targets * torch.log_softmax(logits / 0.3, dim=-1)).sum(dim=-1)
+    (expected,) = torch.autograd.grad((plain * weights).sum(), logits)
+    loss = cross_entropy(targets, logits, 0.3)
+    (found,) = torch.autograd.grad((loss * weights).sum(), logits)
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(found, expected)

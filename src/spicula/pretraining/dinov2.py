@@ -179,12 +179,17 @@ class Student(nn.Module):  # type: ignore[misc, unused-ignore]
             ``cls`` (before the head), ``dino``, ``ibot`` and, with local views, ``local``.
         """
         tokens = self.backbone(images, masks)
-        found = {"cls": tokens.cls, "dino": self.dino_head(tokens.cls)}
-        if chosen is not None:
-            picked = tokens.patches.flatten(0, 1)[chosen]
-            found["ibot"] = (self.dino_head if self.shared else self.ibot_head)(picked)
+        seen = {"dino": tokens.cls}
         if small is not None and len(small):
-            found["local"] = self.dino_head(self.backbone(small).cls)
+            seen["local"] = self.backbone(small).cls
+        picked = None if chosen is None else tokens.patches.flatten(0, 1)[chosen]
+        if picked is not None and self.shared:
+            seen["ibot"] = picked
+        # one call of a head for all that it is to say: its prototypes are normalized once
+        said = self.dino_head(torch.cat(list(seen.values()))).split([len(part) for part in seen.values()])
+        found = {"cls": tokens.cls, **dict(zip(seen, said, strict=True))}
+        if picked is not None and not self.shared:
+            found["ibot"] = self.ibot_head(picked)
         return found
 
 

@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -42,14 +43,19 @@ def sinkhorn_knopp(
         >>> [round(v, 2) for v in targets.sum(dim=1).tolist()]
         [1.0, 1.0]
     """
-    # In double precision: a sharp teacher's far prototypes would vanish in single precision, and leave rows of zeros.
-    q = torch.exp((logits.double() - 1.0) / temperature).T  # cosines are at most 1
-    count = reduce(torch.tensor(float(q.shape[1]), device=q.device))
-    q = q / reduce(q.sum())
+    # Not the matrix is rewritten in each iteration, but a factor of each row and each column. Every row's largest
+    # value is taken out of it first: those of a sharp teacher would vanish in single precision.
+    logits = logits.float()
+    highest = logits.max(dim=1).values
+    kernel = torch.exp((logits - highest[:, None]) / temperature)
+    rows = torch.exp((highest.double() - 1.0) / temperature)  # cosines are at most 1
+    rows = (rows / reduce((rows * kernel.sum(dim=1)).sum())).float()
+    count = reduce(torch.tensor(float(len(kernel)), device=kernel.device))
+    columns = torch.ones_like(kernel[0])
     for _ in range(iterations):
-        q = q / (reduce(q.sum(dim=1, keepdim=True)).clamp_min(1e-300) * q.shape[0])
-        q = q / (q.sum(dim=0, keepdim=True).clamp_min(1e-300) * count)
-    return (q * count).T.float()
+        columns = 1.0 / (reduce(kernel.T @ rows).clamp_min(1e-30) * kernel.shape[1])
+        rows = 1.0 / ((kernel @ columns).clamp_min(1e-30) * count)
+    return kernel.mul_(columns).mul_((rows * count)[:, None])
 
 
 class Center:
@@ -74,9 +80,29 @@ class Center:
         return targets
 
 
+class _CrossEntropy(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
+    """Its way back needs one softmax, and no copies of the targets."""
+
+    @staticmethod
+    def forward(ctx: Any, targets: torch.Tensor, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+        scaled = logits.float() / temperature
+        normalizer = torch.logsumexp(scaled, dim=-1, keepdim=True)
+        mass = targets.sum(dim=-1, keepdim=True)
+        ctx.save_for_backward(targets, scaled, normalizer, mass)
+        ctx.temperature, ctx.dtype = temperature, logits.dtype
+        return (normalizer * mass)[..., 0] - (targets * scaled).sum(dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[None, torch.Tensor, None]:
+        targets, scaled, normalizer, mass = ctx.saved_tensors
+        slope = torch.exp(scaled - normalizer).mul_(mass).sub_(targets)
+        return None, slope.mul_((above[0] / ctx.temperature)[..., None]).to(ctx.dtype), None
+
+
 def cross_entropy(targets: torch.Tensor, logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Of each row, ``[n]``: targets ``[n, prototypes]`` against the student's logits."""
-    return -(targets * functional.log_softmax(logits.float() / temperature, dim=-1)).sum(dim=-1)
+    """Of each row, ``[n]``: targets ``[n, prototypes]``, no gradient, against the student's logits."""
+    told: torch.Tensor = _CrossEntropy.apply(targets, logits, temperature)
+    return told
 
 
 def dino_loss(
@@ -94,14 +120,11 @@ def dino_loss(
     Returns:
         The mean over all pairs of views; as published: the sum over pairs divided by their number.
     """
-    pairs = [
-        (target, logits)
-        for i, target in enumerate(targets)
-        for j, logits in enumerate([*global_logits, *local_logits])
-        if i != j
-    ]
-    losses = [cross_entropy(target, logits, temperature).mean() for target, logits in pairs]
-    return torch.stack(losses).sum() / len(losses)
+    views = [*global_logits, *local_logits]
+    whole = torch.stack(list(targets)).sum(dim=0)
+    others = [whole - target for target in targets] + [whole] * (len(views) - len(targets))
+    losses = [cross_entropy(target, logits, temperature).mean() for target, logits in zip(others, views, strict=True)]
+    return torch.stack(losses).sum() / (len(targets) * (len(views) - 1))
 
 
 def ibot_loss(
