@@ -21,7 +21,7 @@ from spicula.metrics.segmentation import dice
 from spicula.pipelines import detection_crops
 from spicula.pipelines import dino_detection_table as tables
 from spicula.pipelines.detection_crops import Host
-from spicula.pipelines.dino_detection_table import FREE, SliceTable, Stacked, outline_at, slice_labels
+from spicula.pipelines.dino_detection_table import FREE, DetectionTable, Stacked, outline_at, slice_labels
 from spicula.pipelines.evaluate_detection import copies
 
 VIEW = View(pixel_mm=2.8, rows=6, columns=8)
@@ -67,7 +67,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def gray(table: SliceTable, row: int) -> np.ndarray:
+def gray(table: DetectionTable, row: int) -> np.ndarray:
     return table.images[row][len(table.images[row]) // 2].astype(float)
 
 

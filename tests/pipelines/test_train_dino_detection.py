@@ -24,7 +24,7 @@ from spicula.pipelines import dino_detection_table as tables
 from spicula.pipelines import train_dino_detection as training
 from spicula.pipelines.detection_crops import TEST_SCAN, Host
 from spicula.pipelines.dino_detection_fit import Recipe, Sampler, detector_of, fit
-from spicula.pipelines.dino_detection_table import FREE, SliceTable, Stacked
+from spicula.pipelines.dino_detection_table import FREE, DetectionTable, Stacked
 from spicula.pipelines.train_detection import FOLD_OF
 from spicula.pipelines.train_dino_detection import open_backbone, rows_to_learn
 
@@ -43,7 +43,7 @@ def backbone() -> Any:
     return VisionTransformer(SHAPE).eval()
 
 
-def some_table(count: int = 24) -> SliceTable:
+def some_table(count: int = 24) -> DetectionTable:
     """Slices of noise; those of even number have a bright disk, of two scans and all folds."""
     rng = np.random.default_rng(0)
     images = rng.integers(10, 40, size=(count, 1, *VIEW.shape)).astype(np.uint8)
@@ -58,12 +58,12 @@ def some_table(count: int = 24) -> SliceTable:
     fold[1::2] = FREE
     view = replace(VIEW, neighbors=False)
     ignored = np.array([[1, 40.0, 40.0, 8.0]])
-    return SliceTable(
+    return DetectionTable(
         view, Stacked([images]), Stacked([np.packbits(marked, axis=-1)]), scan, fold, np.array(nodules), ignored
     )
 
 
-def tokens_of(table: SliceTable, folder: Path) -> Stacked:
+def tokens_of(table: DetectionTable, folder: Path) -> Stacked:
     return tables.load_or_make_tokens(table, backbone(), folder, report=lambda line: None)[0]
 
 

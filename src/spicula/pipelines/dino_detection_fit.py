@@ -16,7 +16,7 @@ from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.detectors import dino
 from spicula.networks import checkpoint
-from spicula.pipelines.dino_detection_table import Records, SliceTable, Stacked
+from spicula.pipelines.dino_detection_table import DetectionTable, Records, Stacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Recipe:
 class Sampler:
     """Draws parts of slices, or ``whole`` ones, with their targets; half of them show a nodule."""
 
-    def __init__(self, table: SliceTable, rows: Records, recipe: Recipe, *, whole: bool) -> None:
+    def __init__(self, table: DetectionTable, rows: Records, recipe: Recipe, *, whole: bool) -> None:
         self.table, self.rows, self.recipe = table, rows, recipe
         grid = np.array([table.view.rows, table.view.columns])
         self.window = grid if whole else np.minimum(grid, recipe.window)
@@ -99,7 +99,7 @@ def _part(array: NDArray[Any], start: Records, shape: Records) -> NDArray[Any]:
 
 
 def fit(
-    table: SliceTable, patches: Stacked | None, rows: Records, folder: Path, recipe: Recipe, *, backbone: Any
+    table: DetectionTable, patches: Stacked | None, rows: Records, folder: Path, recipe: Recipe, *, backbone: Any
 ) -> dict[str, Any]:
     """Train one network on some slices, going on from its checkpoint in ``folder`` if there is one.
 

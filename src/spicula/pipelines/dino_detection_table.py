@@ -63,7 +63,7 @@ class Stacked:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SliceTable:
+class DetectionTable:
     """Slices of all parts.
 
     Args:
@@ -97,7 +97,7 @@ def load_or_cut(
     seed: int = 0,
     limit: int | None = None,
     report: Callable[[str], None] = print,
-) -> SliceTable:
+) -> DetectionTable:
     """Cut all slices, or find those that an earlier run has cut.
 
     Args:
@@ -141,7 +141,7 @@ def some_of_fold(root: Path, fold: int, rng: np.random.Generator, *, most: int |
     return [cases[i] for i in sorted(rng.permutation(mine)[:most])]
 
 
-def _joined(view: View, parts: Sequence[tuple[str, int, Path]]) -> SliceTable:
+def _joined(view: View, parts: Sequence[tuple[str, int, Path]]) -> DetectionTable:
     parts = [part for part in parts if np.load(part[2] / "rows.npz")["slices"] > 0]
     if not parts:
         raise InputError("slices", got="none", expected="scans with lungs, and nodules that find room in them")
@@ -155,7 +155,7 @@ def _joined(view: View, parts: Sequence[tuple[str, int, Path]]) -> SliceTable:
             before += int(rows["number"])
     counts = [len(a) for a in images.arrays]
     scan, fold = np.repeat([p[0] for p in parts], counts), np.repeat([p[1] for p in parts], counts)
-    return SliceTable(view, images, outlines, scan, fold, np.concatenate(nodules), np.concatenate(ignored))
+    return DetectionTable(view, images, outlines, scan, fold, np.concatenate(nodules), np.concatenate(ignored))
 
 
 def _cut_part(
@@ -305,7 +305,7 @@ def outline_at(slices: Slices, logits: NDArray[np.float32], center_xyz_mm: Seque
 
 
 def load_or_make_tokens(
-    table: SliceTable,
+    table: DetectionTable,
     network: Any,
     out: Path,
     *,
@@ -343,7 +343,7 @@ def load_or_make_tokens(
     return Stacked(patches), np.concatenate(classes)
 
 
-def slice_labels(table: SliceTable) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
+def slice_labels(table: DetectionTable) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
     """What the published head learns of slices.
 
     Returns:

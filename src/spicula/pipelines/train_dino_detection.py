@@ -28,7 +28,7 @@ from spicula.pipelines import evaluate_detection as judging
 from spicula.pipelines import pretrain_dinov2, train_detection
 from spicula.pipelines.detection_crops import TEST_SCAN, Host, load_host
 from spicula.pipelines.dino_detection_fit import Recipe, detector_of, fit
-from spicula.pipelines.dino_detection_table import Records, SliceTable, Stacked
+from spicula.pipelines.dino_detection_table import DetectionTable, Records, Stacked
 from spicula.pipelines.run_folder import open_run, write_json
 from spicula.pipelines.train_detection import FOLD_OF
 from spicula.transforms.imagenet import MEAN, STD
@@ -139,12 +139,12 @@ def _check(view: dino.View, network: Any, left_out: Sequence[str], *, frozen: bo
         raise InputError("left_out", got=unknown, expected=f"some of {list(FOLD_OF)}")
 
 
-def rows_to_learn(table: SliceTable, scan: str) -> Records:
+def rows_to_learn(table: DetectionTable, scan: str) -> Records:
     """Slices that neither lie in a scan nor show a nodule of its test patients; never any of :data:`TEST_SCAN`."""
     return np.flatnonzero((table.scan != scan) & (table.scan != TEST_SCAN) & (table.fold != FOLD_OF[scan]))
 
 
-def _left_out(run: _Run, table: SliceTable, tokens: tuple[Stacked, Any] | None, scan: str) -> None:
+def _left_out(run: _Run, table: DetectionTable, tokens: tuple[Stacked, Any] | None, scan: str) -> None:
     """Train without a scan and without its test patients, then find their nodules in it."""
     from spicula.networks.dino_detection import TorchHeads, train_published
 
@@ -229,7 +229,7 @@ def _froc(trials: Sequence[judging.Trial]) -> dict[str, Any]:
     return {"sensitivity at false a scan": official, "cpm": round(float(at.mean()), 4), **judging.summary(trials)}
 
 
-def _ship(run: _Run, table: SliceTable, scans: Sequence[str]) -> Bundle:
+def _ship(run: _Run, table: DetectionTable, scans: Sequence[str]) -> Bundle:
     """Evaluate all trials, calibrate on those of other scans than the test scan, and write the bundle."""
     from spicula.networks.dino_detection import detector_to_onnx
 
@@ -261,7 +261,7 @@ def _ship(run: _Run, table: SliceTable, scans: Sequence[str]) -> Bundle:
     return write_bundle(run.out / dino.TASK, manifest, {"network.onnx": detector_to_onnx(detector, *run.view.shape)})
 
 
-def _card(metrics: Mapping[str, Any], table: SliceTable) -> dict[str, Any]:
+def _card(metrics: Mapping[str, Any], table: DetectionTable) -> dict[str, Any]:
     learned = int(np.isin(table.nodules[:, 0], rows_to_learn(table, TEST_SCAN)).sum())
     use, host = f"nodules of four fifths of 441 patients, {learned} times; never {TEST_SCAN}", "lung that receives them"
     sources = (
