@@ -122,7 +122,7 @@ def ssm_rows() -> list[tuple[str, str, str, str]]:
         ("... gain over untrained, paired", span(probes["gain_over_untrained"]), "0.08", "ssm"),
         (
             "... with the diameter, gain over the diameter, paired",
-            span(probes["with_diameter_over_diameter"]),
+            span(found["honest"]["slice and alone"]["cls, all"]["with_diameter_over_diameter"]),
             "above 0",
             "ssm",
         ),
@@ -141,6 +141,8 @@ def ssm_rows() -> list[tuple[str, str, str, str]]:
             text = f"{ours[0]:.3f} ({ours[1]}), {theirs:.3f}"
             what = f"... labels of {100 * float(share):g} % of the patients: best on them, supervised from scratch"
             table.append((what, text, "above it", "paper-noreen2025"))
+    if not (RESULTS / "vit.json").is_file():
+        return table
     speed = read("vit")
     shares = [f"{name} {100 * one['share_of_matmul']:.0f} %" for name, one in speed["training"].items()]
     table.append(("Pretraining against its bare matrix products, one core", ", ".join(shares), "40 %", "vit"))

@@ -196,12 +196,14 @@ def with_facts(features: Features, nodules: Nodules, path: Path) -> dict[str, An
     diameter = of_diameter(nodules.diameter_mm)
     both = np.concatenate([diameter, facts], axis=1)
 
-    def told(columns: Array, heads: tuple[str, ...]) -> dict[str, Any]:
-        return judged(nodules, beside(features, columns, nodules.label, nodules.fold_of, heads=heads))
+    none = np.zeros((len(facts), 0))
+
+    def told(columns: Array, seen: Features) -> dict[str, Any]:
+        return judged(nodules, beside(seen, columns, nodules.label, nodules.fold_of))
 
     return {
         "columns": list(names),
-        "features": told(np.zeros((len(facts), 0)), ("forest",)), "features, facts": told(facts, ("forest",)),
-        "facts": told(facts, ()), "features, diameter": told(diameter, ("forest",)),
-        "features, diameter, facts": told(both, ("forest",)), "diameter, facts": told(both, ()),
+        "features": told(none, features), "features, facts": told(facts, features), "facts": told(facts, none),
+        "features, diameter": told(diameter, features), "features, diameter, facts": told(both, features),
+        "diameter, facts": told(both, none),
     }  # fmt: skip

@@ -46,10 +46,15 @@ def judge(table: SliceTable, nodules: Nodules, backbones: Path, *, risk: Array |
     depths: tuple[Depth, ...] = ("middle", "all")
     slices = {depth: slices_of(table, nodules.rows, nodules.ids, depth=depth) for depth in depths}
     views: tuple[View, ...] = ("slice", "alone")
+    whole: dict[str, list[Features]] = {"pretrained": [], "untrained": []}
     for view in views:
         learned = [features_of(one, table, nodules.rows, view=view) for one in trained]
         random = features_of(fresh, table, nodules.rows, view=view)
         result["honest"][view] = _of_view(learned, random, slices, nodules, risk)
+        whole["pretrained"].append(np.stack([pooled(one["cls"], slices["all"]) for one in learned]))
+        whole["untrained"].append(pooled(random["cls"], slices["all"]))
+    beside_each_other = {name: np.concatenate(parts, axis=-1) for name, parts in whole.items()}
+    result["honest"]["slice and alone"] = {"cls, all": _of_features(beside_each_other, nodules, risk, every_head=False)}
     result["compat"] = compat(table, nodules, load_backbone(backbones / ALL))
     return result
 
@@ -75,11 +80,13 @@ def _of_features(
 ) -> dict[str, Any]:
     label, fold_of = nodules.label, nodules.fold_of
     forest = {name: out_of_fold(f, label, fold_of) for name, f in whole.items()}
-    joined = beside(whole["pretrained"], of_diameter(nodules.diameter_mm), label, fold_of)
+    diameter = of_diameter(nodules.diameter_mm)
+    joined, other = (beside(whole[name], diameter, label, fold_of) for name in ("pretrained", "untrained"))
     found: dict[str, Any] = {
         "forest": {name: judged(nodules, score) for name, score in forest.items()},
         "gain_over_untrained": _gain(nodules, forest["pretrained"], forest["untrained"]),
         "with_diameter": judged(nodules, joined),
+        "with_diameter_untrained": judged(nodules, other),
         "with_diameter_over_diameter": _gain(nodules, joined, nodules.diameter_mm),
     }
     if risk is not None:

@@ -6,6 +6,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -82,37 +83,55 @@ def out_of_fold(
     return scores
 
 
-def beside(
-    features: NDArray[Any], facts: Array, label: NDArray[np.bool_], fold_of: NDArray[np.intp], *,
-    heads: tuple[str, ...] = ("forest",),
-) -> Array:  # fmt: skip
-    """Probabilities ``[n]`` of rows by what heads say and by facts together (late fusion), out of fold.
+COMPONENTS = 4
+"""Into so many directions, those that go with the label, features are drawn together before facts join them."""
 
-    A logistic model weighs the heads' log odds and the facts. What it learns from of the heads is out of fold too: each
-    of the other folds in turn is told by heads that have not seen it.
+
+def beside(features: NDArray[Any], facts: Array, label: NDArray[np.bool_], fold_of: NDArray[np.intp]) -> Array:
+    """Probabilities ``[n]`` of rows by features and facts together (late fusion), out of fold.
+
+    Partial least squares draws the features together into a few components. A forest learns from these and the facts:
+    some facts mean more for some nodules. A logistic model weighs the forest's log odds and the facts. What it learns
+    from of the forest is out of fold too: each of the other folds in turn is told by a forest that has not seen it.
 
     Args:
-        features: ``[n, f]``, or ``[folds, n, f]`` where each fold has features of its own.
+        features: ``[n, f]``, or ``[folds, n, f]`` where each fold has features of its own; no ``f`` for facts alone.
         facts: ``[n, k]``; for a diameter its logarithm and the square of that, see :func:`of_diameter`.
         label: ``[n]``.
         fold_of: ``[n]``.
-        heads: Names in :data:`HEADS`; none for the facts alone.
     """
+    models = require("sklearn.linear_model", extra="train")
     scores = np.full(len(label), 0.5)
     for number, fold in enumerate(np.unique(fold_of)):
         own = features[number] if features.ndim == 3 else features
         learn = fold_of != fold
-        told = list(facts.T)
-        for head in heads:
+        told = facts
+        if own.shape[1]:
             said = np.empty(len(label))
-            said[learn] = out_of_fold(own[learn], label[learn], fold_of[learn], head=head)
-            said[~learn] = HEADS[head]().fit(own[learn], label[learn]).predict_proba(own[~learn])[:, 1]
+            for part in np.unique(fold_of[learn]):
+                inner = fold_of == part
+                said[inner] = _joined(own, facts, label, learn & ~inner, inner)
+            said[~learn] = _joined(own, facts, label, learn, ~learn)
             said = np.clip(said, 0.01, 0.99)
-            told.append(np.log(said / (1 - said)))
-        rows = np.stack(told, axis=1)
-        model = _standardized(require("sklearn.linear_model", extra="train").LogisticRegression(C=1.0, max_iter=5000))
-        scores[~learn] = model.fit(rows[learn], label[learn]).predict_proba(rows[~learn])[:, 1]
+            told = np.concatenate([facts, np.log(said / (1 - said))[:, None]], axis=1)
+        model = _standardized(models.LogisticRegression(C=1.0, max_iter=5000))
+        scores[~learn] = model.fit(told[learn], label[learn]).predict_proba(told[~learn])[:, 1]
     return scores
+
+
+def _joined(
+    features: NDArray[Any], facts: Array, label: NDArray[np.bool_], learn: NDArray[np.bool_], test: NDArray[np.bool_]
+) -> Array:
+    """Probabilities of the rows in ``test`` by a forest on components of the features and on facts."""
+    cross = require("sklearn.cross_decomposition", extra="train")
+    ensemble = require("sklearn.ensemble", extra="train")
+    with warnings.catch_warnings():  # where fewer components tell all, the others stay empty
+        warnings.filterwarnings("ignore", "y residual is constant")
+        drawn = cross.PLSRegression(min(COMPONENTS, features.shape[1]))
+        drawn.fit(features[learn], label[learn].astype(np.float64))
+    rows = np.concatenate([drawn.transform(features), facts], axis=1)
+    forest = ensemble.RandomForestClassifier(300, min_samples_leaf=5, max_features=0.5, random_state=SEED)
+    return np.asarray(forest.fit(rows[learn], label[learn]).predict_proba(rows[test])[:, 1])
 
 
 def of_diameter(diameter_mm: Array) -> Array:

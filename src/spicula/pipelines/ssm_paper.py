@@ -258,7 +258,8 @@ def _rows(paper: Paper, found: Mapping[str, Any]) -> list[Compared]:
     rows += [row(part, "forest on the class token", Ours(apart[name]), name) for name in compat if name in apart]
     part = "Experiment 1: what the features tell, forest"
     rows += [row(part, name, _ours(honest["forest"][name])) for name in ("pretrained", "untrained")]
-    rows += [row(part, "with the diameter", _ours(honest["with_diameter"]))]
+    both = found["evaluation"]["honest"]["slice and alone"]["cls, all"]
+    rows += [row(part, "with the diameter", _ours(both["with_diameter"]))]
     rows += [row(part, "the diameter alone", _ours(found["evaluation"]["diameter_alone"]))]
     part = "Experiment 2: small nodules (patches of 7 mm), AUROC of the forest"
     rows += [
