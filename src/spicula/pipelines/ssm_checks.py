@@ -196,7 +196,7 @@ def with_facts(features: Features, nodules: Nodules, path: Path) -> dict[str, An
     diameter = of_diameter(nodules.diameter_mm)
     both = np.concatenate([diameter, facts], axis=1)
 
-    none = np.zeros((len(facts), 0))
+    none = np.zeros((len(facts), 0), dtype=np.float32)
 
     def told(columns: Array, seen: Features) -> dict[str, Any]:
         return judged(nodules, beside(seen, columns, nodules.label, nodules.fold_of))
