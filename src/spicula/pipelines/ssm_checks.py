@@ -203,7 +203,7 @@ def with_facts(features: Features, nodules: Nodules, path: Path) -> dict[str, An
 
     return {
         "columns": list(names),
-        "features": told(none, features), "features, facts": told(facts, features), "facts": told(facts, none),
+        "features": told(none.astype(np.float64), features), "features, facts": told(facts, features), "facts": told(facts, none),
         "features, diameter": told(diameter, features), "features, diameter, facts": told(both, features),
         "diameter, facts": told(both, none),
     }  # fmt: skip
