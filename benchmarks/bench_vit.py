@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -339,15 +340,15 @@ def measure_inference(args: argparse.Namespace, shape: VitShape, side: int) -> d
             agree[name] = {way: compared(exact, [run(image) for image in seen]) for way, run in load.items()}
             if sharper != 1.0:
                 continue
-            one: dict[str, Callable[[], Any]] = {"eager_f32": lambda: eager(network, seen[0])}  # noqa: B023
-            one |= {way: (lambda run=run: run(seen[0])) for way, run in load.items()}
+            one: dict[str, Callable[[], Any]] = {"eager_f32": partial(eager, network, seen[0])}
+            one |= {way: partial(run, seen[0]) for way, run in load.items()}
             pair, both = [seen[0], seen[-1]], np.concatenate([seen[0], seen[-1]])
-            two: dict[str, Callable[[], Any]] = {"eager_f32": lambda: eager(network, both)}  # noqa: B023
+            two: dict[str, Callable[[], Any]] = {"eager_f32": partial(eager, network, both)}
             for way, (file, precision) in ways.items():
                 abreast = [
                     load_network(bundle, f"{file}_{n}.onnx", threads=1, precision=precision, batch=1) for n in (0, 1)
                 ]
-                two[way] = lambda abreast=abreast: side_by_side(pool, abreast, pair)  # noqa: B023
+                two[way] = partial(side_by_side, pool, abreast, pair)
             every = {**one, **{f"{way}, two images": run for way, run in two.items()}}
             seconds = {way: found["median_s"] for way, found in timed(every, args.rounds).items()}
     alone = {way: seconds[way] for way in one}

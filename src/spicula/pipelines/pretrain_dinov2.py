@@ -170,8 +170,8 @@ class _Training:
 
     def _read(self, rows: Rows) -> tuple[Any, Any]:
         torch = require("torch", extra="train")
-        hu = torch.from_numpy(self.table.hu[rows].astype(np.float32)).to(self.device)
-        return hu, torch.from_numpy(self.table.near[rows].astype(np.float32) / 255).to(self.device)
+        hu, near = (torch.from_numpy(values).to(self.device) for values in self.table.read(rows))
+        return hu, near
 
     def _mates(self, rows: Rows, rng: np.random.Generator) -> tuple[Any, Any] | None:
         """Other slices of the same nodules, for some of the rows."""

@@ -11,10 +11,8 @@ from spicula.core.errors import InputError
 from spicula.core.volume import Mask, Volume
 from spicula.datasets.lidc_crops import Crop
 from spicula.formats.scans import find_scans
-from spicula.measure import segment
-from spicula.pipelines.models import load_models
 from spicula.pipelines.slice_table import SliceTable, Source, make_slice_table
-from spicula.pipelines.train_risk import patient_outlines_of_run
+from spicula.pipelines.train_risk import patient_outlines
 
 Report = Callable[[str], None]
 
@@ -69,12 +67,8 @@ def rows_without(table: SliceTable, patients: Sequence[str]) -> np.ndarray[tuple
 
 
 def _outlines(run: Path | None, folds: int) -> tuple[Callable[[Crop, Volume, Sequence[float]], Mask], str]:
-    if run is not None:
-        of_patient, identity = patient_outlines_of_run(run, folds=folds, threads=1)
-        return lambda crop, volume, center: of_patient(crop.patient_id, volume, center), identity
-    models = load_models(semantic=None)
-    network = models.outline_network
-    return lambda crop, volume, center: segment.outline(volume, center, network=network), models.outline.fingerprint
+    of_patient, identity = patient_outlines(run, folds=folds)
+    return lambda crop, volume, center: of_patient(crop.patient_id, volume, center), identity
 
 
 def _none(crop: Crop, volume: Volume, center_xyz_mm: Sequence[float]) -> Mask:

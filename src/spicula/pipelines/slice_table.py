@@ -69,6 +69,10 @@ class SliceTable:
         """Whether a row shows a nodule in its middle."""
         return np.asarray(self.crops != "")
 
+    def read(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """HU and what remains near the nodule, 0 to 1, of some rows: float32 ``[n, 112, 112]`` each."""
+        return self.hu[rows].astype(np.float32), self.near[rows].astype(np.float32) / np.float32(255)
+
     @property
     def nodules(self) -> NDArray[np.str_]:
         """Nodule of each row, by its crop's name without the slice; empty for lung of a whole scan."""

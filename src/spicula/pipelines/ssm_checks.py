@@ -6,7 +6,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from spicula.core.slice_reading import share_inside
 from spicula.metrics.classification import auroc
 from spicula.pipelines.pretrain_dinov2 import load_backbone
 from spicula.pipelines.risk_evaluation import fold_mean
+from spicula.pipelines.semantic_table import SemanticTable
 from spicula.pipelines.slice_table import SliceTable
 from spicula.pipelines.ssm_evaluation import judged, untrained
 from spicula.pipelines.ssm_facts import read_facts
@@ -33,31 +34,39 @@ from spicula.transforms.nodule_slices import PATCHES
 SIZES_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 """Diameters that are told apart."""
 
-TREES, DEPTHS, LEAVES = (10, 30, 100, 300, 1000), (3, 5, 10, None), (1, 5, 20)
-"""Of the forest, one changed at a time: trees, deepest, fewest nodules of a leaf."""
+TREES, DEPTHS, LEAVES, SHARES = (10, 30, 100, 300, 1000), (3, 5, 10), (5, 20), ("log2", 0.3)
+"""Of the forest, one changed at a time: trees, deepest, fewest nodules of a leaf, features of a split."""
 
 NEAR_HU = 128
 """Of 255: from here on a pixel of ``near`` is counted as the nodule."""
 
-Report = Callable[[str], None]
 Array = NDArray[np.float64]
+
+
+def backbones_of(run: Path, nodules: Nodules) -> Iterator[tuple[int, Any]]:
+    """Each fold, and the transformer that has not seen its patients."""
+    for fold in np.unique(nodules.fold_of).tolist():
+        yield fold, load_backbone(run / BACKBONES / str(fold))
+
+
+def rows_of(volumes: SemanticTable, nodules: Nodules) -> list[int]:
+    """The row of each nodule in a table of small volumes."""
+    place = {case.case_id: row for row, case in enumerate(volumes.cases)}
+    return [place[name] for name in nodules.ids.tolist()]
 
 
 def learned_features(run: Path, table: SliceTable, nodules: Nodules) -> Features:
     """Class tokens ``[folds, slices, f]``, each fold's of the pretraining that has not seen its patients."""
-    folds = np.unique(nodules.fold_of)
-    return np.stack(
-        [features_of(load_backbone(run / BACKBONES / str(fold)), table, nodules.rows)["cls"] for fold in folds]
-    )
+    return np.stack([features_of(backbone, table, nodules.rows)["cls"] for _, backbone in backbones_of(run, nodules)])
 
 
 def forest_sensitivity(features: Features, nodules: Nodules) -> list[dict[str, Any]]:
     """The forest's AUROC by its number of trees, depth and leaves, one changed at a time, over three seeds."""
     ensemble = require("sklearn.ensemble", extra="train")
     settings: list[dict[str, Any]] = [{"n_estimators": trees} for trees in TREES]
-    settings += [{"max_depth": depth} for depth in DEPTHS[:-1]]
-    settings += [{"min_samples_leaf": leaf} for leaf in LEAVES[1:]]
-    settings += [{"max_features": share} for share in ("log2", 0.3)]
+    settings += [{"max_depth": depth} for depth in DEPTHS]
+    settings += [{"min_samples_leaf": leaf} for leaf in LEAVES]
+    settings += [{"max_features": share} for share in SHARES]
     found = []
     for setting in settings:
         areas = []
@@ -82,8 +91,7 @@ def by_diameter(run: Path, table: SliceTable, nodules: Nodules, features: Featur
     score = out_of_fold(features, nodules.label, nodules.fold_of)
     middle = [int(some[0]) for some in slices_of(table, nodules.rows, nodules.ids)]
     on_nodule, of_area = np.zeros(len(nodules.ids)), np.zeros(len(nodules.ids))
-    for fold in np.unique(nodules.fold_of):
-        backbone = load_backbone(run / BACKBONES / str(fold))
+    for fold, backbone in backbones_of(run, nodules):
         side = PATCHES * backbone.shape.patch
         of_fold = np.flatnonzero(nodules.fold_of == fold)
         rows = nodules.rows[[middle[n] for n in of_fold]]
@@ -111,11 +119,9 @@ def by_diameter(run: Path, table: SliceTable, nodules: Nodules, features: Featur
     return found
 
 
-def volumetric(run: Path, volumes: Any, nodules: Nodules) -> dict[str, Any]:
+def volumetric(run: Path, volumes: SemanticTable, nodules: Nodules) -> dict[str, Any]:
     """The forest on one slice against neighboring slices, three planes and all slices, of nodules alone."""
-    place = {case.case_id: row for row, case in enumerate(volumes.cases)}
-    rows = np.array([place[name] for name in nodules.ids.tolist()])
-    backbones = [load_backbone(run / BACKBONES / str(fold)) for fold in np.unique(nodules.fold_of)]
+    rows, backbones = rows_of(volumes, nodules), [backbone for _, backbone in backbones_of(run, nodules)]
     found: dict[str, Any] = {}
     for variant in VARIANTS:
         seen = [volume_features(one, volumes, variant) for one in backbones]
@@ -134,17 +140,16 @@ def volumetric(run: Path, volumes: Any, nodules: Nodules) -> dict[str, Any]:
     return found
 
 
-def other_source(run: Path, table: SliceTable, volumes: Any, nodules: Nodules) -> dict[str, Any]:
+def other_source(run: Path, table: SliceTable, volumes: SemanticTable, nodules: Nodules) -> dict[str, Any]:
     """A forest taught on the 8-bit crops, tested on slices of the small volumes of other patients, and within each.
 
     Both show the nodule alone; the crops went through other hands: 8 bits, other slices, other outlines.
     """
-    place = {case.case_id: row for row, case in enumerate(volumes.cases)}
-    rows = [place[name] for name in nodules.ids.tolist()]
-    crops, small = [], []
+    rows = rows_of(volumes, nodules)
+    crops: list[Features] = []
+    small: list[Features] = []
     some = slices_of(table, nodules.rows, nodules.ids)
-    for fold in np.unique(nodules.fold_of):
-        backbone = load_backbone(run / BACKBONES / str(fold))
+    for _, backbone in backbones_of(run, nodules):
         crops.append(pooled(features_of(backbone, table, nodules.rows, view="alone")["cls"], some))
         features, places = volume_features(backbone, volumes, "middle")
         small.append(pooled(features, [places[row] for row in rows]))
@@ -158,7 +163,7 @@ def other_source(run: Path, table: SliceTable, volumes: Any, nodules: Nodules) -
 
 def tuned(
     run: Path, table: SliceTable, nodules: Nodules, *, recipe: TuningRecipe, scratch: bool,
-    taught: NDArray[np.bool_] | None = None, folds: Sequence[int] | None = None,
+    taught: NDArray[np.bool_] | None = None,
 ) -> Array:  # fmt: skip
     """Logits ``[n]`` out of fold of the transformer tuned end to end, from pretrained or from random weights.
 
@@ -169,21 +174,18 @@ def tuned(
         recipe: How it is tuned.
         scratch: From random weights: supervised training from scratch.
         taught: bool ``[n]``, nodules whose labels may be used; all if None.
-        folds: Only these; all if None. The others stay not a number.
     """
     label_of = dict(zip(nodules.ids.tolist(), nodules.label.tolist(), strict=True))
     names = table.case_ids[nodules.rows]
-    scores = np.full(len(nodules.ids), np.nan)
+    scores = np.empty(len(nodules.ids))
     allowed = set(nodules.ids[taught].tolist()) if taught is not None else set(nodules.ids.tolist())
-    for fold in np.unique(nodules.fold_of) if folds is None else folds:
+    for fold, backbone in backbones_of(run, nodules):
         tested = set(nodules.ids[nodules.fold_of == fold].tolist())
         learn: Rows = nodules.rows[[name in allowed and name not in tested for name in names.tolist()]]
         judge: Rows = nodules.rows[[name in tested for name in names.tolist()]]
-        backbone = load_backbone(run / BACKBONES / str(fold))
-        if scratch:
-            backbone = untrained(backbone.shape, seed=int(fold))
+        start = untrained(backbone.shape, seed=fold) if scratch else backbone
         labels = {int(row): label_of[str(table.case_ids[row])] for row in learn}
-        said = tuned_scores(backbone, table, learn, labels, judge, recipe)
+        said = tuned_scores(start, table, learn, labels, judge, recipe)
         shown = table.case_ids[judge]
         for n in np.flatnonzero(nodules.fold_of == fold):
             scores[n] = said[shown == nodules.ids[n]].mean()
@@ -195,15 +197,14 @@ def with_facts(features: Features, nodules: Nodules, path: Path) -> dict[str, An
     names, facts = read_facts(path, nodules.patients.tolist())
     diameter = of_diameter(nodules.diameter_mm)
     both = np.concatenate([diameter, facts], axis=1)
+    none = np.zeros((len(facts), 0))
 
-    none = np.zeros((len(facts), 0), dtype=np.float32)
-
-    def told(columns: Array, seen: Features) -> dict[str, Any]:
+    def told(columns: Array, seen: NDArray[np.floating[Any]]) -> dict[str, Any]:
         return judged(nodules, beside(seen, columns, nodules.label, nodules.fold_of))
 
     return {
         "columns": list(names),
-        "features": told(none.astype(np.float64), features), "features, facts": told(facts, features), "facts": told(facts, none),
+        "features": told(none, features), "features, facts": told(facts, features), "facts": told(facts, none),
         "features, diameter": told(diameter, features), "features, diameter, facts": told(both, features),
         "diameter, facts": told(both, none),
     }  # fmt: skip

@@ -103,18 +103,31 @@ def _of_features(
 def label_curves(whole: Mapping[str, NDArray[np.float32]], nodules: Nodules, *, draws: int = 5) -> dict[str, Any]:
     """AUROC of the forest by the share of patients whose labels it may use, mean of several draws."""
     curves: dict[str, Any] = {}
-    patients = np.unique(nodules.patients)
     for share in SHARES:
         of_share: dict[str, list[float]] = {name: [] for name in whole}
         for draw in range(draws if share < 1 else 1):
-            count = max(4, round(share * len(patients)))
-            chosen = np.random.default_rng((SEED, draw)).permutation(patients)[:count]
-            taught = np.isin(nodules.patients, chosen)
+            taught = drawn(nodules, share, draw)
             for name, features in whole.items():
                 score = out_of_fold(features, nodules.label, nodules.fold_of, taught=taught)
                 of_share[name].append(fold_mean(nodules.label.astype(np.float64), score, nodules.fold_of))
         curves[f"{share:g}"] = {name: round(float(np.mean(values)), 4) for name, values in of_share.items()}
     return curves
+
+
+def drawn(nodules: Nodules, share: float, draw: int) -> NDArray[np.bool_]:
+    """Which nodules are of a share of the patients, at least four, drawn by chance: bool ``[n]``."""
+    patients = np.unique(nodules.patients)
+    count = max(4, round(share * len(patients)))
+    return np.isin(nodules.patients, np.random.default_rng((SEED, draw)).permutation(patients)[:count])
+
+
+def counts_at_half(label: NDArray[np.bool_], score: Array) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 of probabilities at 0.5."""
+    counts = counts_at(label, score)
+    found = {
+        "accuracy": counts.accuracy, "precision": counts.precision, "recall": counts.sensitivity, "f1": counts.f1,
+    }  # fmt: skip
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def compat(table: SliceTable, nodules: Nodules, backbone: Any) -> dict[str, Any]:
@@ -136,14 +149,7 @@ def compat(table: SliceTable, nodules: Nodules, backbone: Any) -> dict[str, Any]
     }
     for head in ("forest", "tree", "knn"):
         score = HEADS[head]().fit(features[learn], label[learn]).predict_proba(features[test])[:, 1]
-        counts = counts_at(label[test], score)
-        result[head] = {
-            "accuracy": round(counts.accuracy, 4),
-            "precision": round(counts.precision, 4),
-            "recall": round(counts.sensitivity, 4),
-            "f1": round(counts.f1, 4),
-            "auroc": round(auroc(label[test], score), 4),
-        }
+        result[head] = {**counts_at_half(label[test], score), "auroc": round(auroc(label[test], score), 4)}
     return result
 
 

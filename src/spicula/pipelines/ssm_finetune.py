@@ -9,9 +9,8 @@ References:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,13 @@ class TuningRecipe:
     layer_decay: float = 0.75
     decay: float = 0.05
     drop: float = 0.1
-    views: ViewRecipe = field(default_factory=lambda: VIEWS)
+    views: ViewRecipe = VIEWS
     seed: int = 0
+
+
+def tuning_recipe(steps: int, *, scratch: bool, seed: int = 0) -> TuningRecipe:
+    """All blocks alike from random weights; else the earlier ones, which know something already, more slowly."""
+    return TuningRecipe(steps=steps, layer_decay=1.0 if scratch else 0.75, seed=seed)
 
 
 def tuned_scores(
@@ -83,7 +87,7 @@ def tuned_scores(
 
     torch.manual_seed(recipe.seed)
     network = VisionTransformer(backbone.shape, drop=recipe.drop)
-    network.load_state_dict(copy.deepcopy(backbone.state_dict()))
+    network.load_state_dict(backbone.state_dict())
     head = torch.nn.Linear(backbone.shape.width, 1)
     torch.nn.init.zeros_(head.weight)
     truth = np.array([labels[int(row)] for row in learn], dtype=np.float32)
@@ -96,8 +100,7 @@ def tuned_scores(
     network.train()
     for step in range(recipe.steps):
         some = order[step * recipe.batch : (step + 1) * recipe.batch]
-        hu = torch.from_numpy(table.hu[learn[some]].astype(np.float32))
-        near = torch.from_numpy(table.near[learn[some]].astype(np.float32) / 255)
+        hu, near = (torch.from_numpy(values) for values in table.read(learn[some]))
         images, _ = make_views(hu, near, recipe.views, rng)
         target = torch.from_numpy(np.tile(truth[some], 2))
         said = head(network(images).cls)[:, 0]

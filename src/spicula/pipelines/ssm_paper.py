@@ -15,7 +15,7 @@ import numpy as np
 
 from spicula.core.bundle import sha256_of
 from spicula.core.errors import InputError
-from spicula.metrics.classification import auroc, counts_at
+from spicula.metrics.classification import auroc
 from spicula.networks.checkpoint import WEIGHTS
 from spicula.networks.vit import VitShape
 from spicula.papers import Paper
@@ -25,9 +25,9 @@ from spicula.pipelines.pretrain_dinov2 import load_backbone, pretrain_dinov2
 from spicula.pipelines.risk_evaluation import fold_mean
 from spicula.pipelines.run_folder import RUN, write_json
 from spicula.pipelines.slice_table import SliceTable, load_slice_table
-from spicula.pipelines.ssm_evaluation import ALL, SHARES, judged
+from spicula.pipelines.ssm_evaluation import ALL, SHARES, counts_at_half, drawn, judged
 from spicula.pipelines.ssm_features import Features, features_of, pooled, slices_of
-from spicula.pipelines.ssm_finetune import TuningRecipe
+from spicula.pipelines.ssm_finetune import tuning_recipe
 from spicula.pipelines.ssm_heads import HEADS, out_of_fold
 from spicula.pipelines.ssm_nodules import Nodules, nodules_of
 from spicula.pipelines.ssm_pooling import attention_pooled_scores
@@ -46,6 +46,9 @@ LOSSES: Mapping[str, tuple[float, float, float]] = {
 LOSS_EPOCHS, LOSS_FOLD = 5, 0
 FEW_STEPS, ALL_STEPS, DRAWS = 150, 800, 3
 """Of tuning with few labels and with all; and how often the few are drawn."""
+
+TUNED = {"tuned end to end": False, "supervised from scratch": True}
+"""Whether it begins with random weights."""
 
 Report = Callable[[str], None]
 
@@ -148,11 +151,7 @@ def _heads(subject: Subject) -> dict[str, Any]:
         subject.features, some, nodules.label, nodules.fold_of
     )
     found: dict[str, Any] = {name: judged(nodules, score) for name, score in scores.items()}
-    counts = counts_at(nodules.label, scores["forest"])
-    found["forest at 0.5"] = {
-        "accuracy": round(counts.accuracy, 4), "precision": round(counts.precision, 4),
-        "recall": round(counts.sensitivity, 4), "f1": round(counts.f1, 4),
-    }  # fmt: skip
+    found["forest at 0.5"] = counts_at_half(nodules.label, scores["forest"])
     return found
 
 
@@ -176,8 +175,8 @@ def _volumetric(subject: Subject) -> dict[str, Any]:
 
 def _tuning(subject: Subject) -> dict[str, Any]:
     nodules, found = subject.nodules, {}
-    for name, scratch in (("tuned end to end", False), ("supervised from scratch", True)):
-        recipe = TuningRecipe(steps=ALL_STEPS, layer_decay=1.0 if scratch else 0.75)
+    for name, scratch in TUNED.items():
+        recipe = tuning_recipe(ALL_STEPS, scratch=scratch)
         score = checks.tuned(subject.run, subject.table, nodules, recipe=recipe, scratch=scratch)
         found[name] = judged(nodules, score)
     return found
@@ -186,19 +185,17 @@ def _tuning(subject: Subject) -> dict[str, Any]:
 def _labels(subject: Subject) -> dict[str, Any]:
     """AUROC by the share of patients whose labels may be used, mean and deviation of several draws."""
     nodules = subject.nodules
-    patients, y = np.unique(nodules.patients), nodules.label.astype(np.float64)
+    y = nodules.label.astype(np.float64)
     found: dict[str, Any] = {}
     for share in SHARES[:-1]:
         by_way: dict[str, list[float]] = {}
         for draw in range(DRAWS):
-            count = max(4, round(share * len(patients)))
-            chosen = np.random.default_rng((42, draw)).permutation(patients)[:count]
-            taught = np.isin(nodules.patients, chosen)
+            taught = drawn(nodules, share, draw)
             for head in ("forest", "linear"):
                 score = out_of_fold(subject.mean, nodules.label, nodules.fold_of, head=head, taught=taught)
                 by_way.setdefault(f"{head} on frozen features", []).append(fold_mean(y, score, nodules.fold_of))
-            for name, scratch in (("tuned end to end", False), ("supervised from scratch", True)):
-                recipe = TuningRecipe(steps=FEW_STEPS, seed=draw, layer_decay=1.0 if scratch else 0.75)
+            for name, scratch in TUNED.items():
+                recipe = tuning_recipe(FEW_STEPS, scratch=scratch, seed=draw)
                 score = checks.tuned(subject.run, subject.table, nodules, recipe=recipe, scratch=scratch, taught=taught)
                 by_way.setdefault(name, []).append(fold_mean(y, score, nodules.fold_of))
         found[f"{share:g}"] = {

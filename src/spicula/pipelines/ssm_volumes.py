@@ -6,6 +6,7 @@ little of its surroundings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,12 +16,9 @@ from numpy.typing import NDArray
 from spicula.core.extras import require
 from spicula.core.finding import Case
 from spicula.core.volume import Mask, Volume
-from spicula.measure import segment
-from spicula.pipelines.models import load_models
-from spicula.pipelines.risk_table import Outlines
 from spicula.pipelines.semantic_table import SemanticTable, make_semantic_table
 from spicula.pipelines.ssm_features import Features
-from spicula.pipelines.train_risk import patient_outlines_of_run
+from spicula.pipelines.train_risk import patient_outlines
 from spicula.transforms.nodule_slices import PATCHES, PIXEL_MM
 from spicula.transforms.outlined_cube import SPACING_MM
 
@@ -43,22 +41,12 @@ def read_volumes(data: Path, folder: Path, *, outline_run: Path | None, folds: i
             one outlines if None.
         folds: Of that run.
     """
-    if outline_run is None:
-        models = load_models(semantic=None)
-        network, identity = models.outline_network, models.outline.fingerprint
+    of_patient, identity = patient_outlines(outline_run, folds=folds)
 
-        def outlines(case: Case, volume: Volume, center: Any) -> Mask:
-            return segment.outline(volume, center, network=network)
+    def outlines(case: Case, volume: Volume, center: Sequence[float]) -> Mask:
+        return of_patient(case.patient_id, volume, center)
 
-        made: Outlines = outlines
-    else:
-        of_patient, identity = patient_outlines_of_run(outline_run, folds=folds, threads=1)
-
-        def of_case(case: Case, volume: Volume, center: Any) -> Mask:
-            return of_patient(case.patient_id, volume, center)
-
-        made = of_case
-    return make_semantic_table(data, folder, outlines=made, identity=identity, variants=1)
+    return make_semantic_table(data, folder, outlines=outlines, identity=identity, variants=1)
 
 
 def images_of(cube: NDArray[np.floating[Any]], inside: NDArray[np.floating[Any]], variant: Variant) -> Features:
@@ -106,22 +94,21 @@ def volume_features(
     from spicula.pretraining.ct_views import undisturbed
 
     side = PATCHES * backbone.shape.patch
-    places: list[NDArray[np.intp]] = []
     seen: list[Features] = []
     for row in range(len(table.cases)):
         cube, inside = table.cubes[row, 0]
         images = images_of(cube, inside, variant)
         margin = round((images.shape[-1] - side * PIXEL_MM / SPACING_MM) / 2)
         images = images[..., margin:-margin, margin:-margin]
-        first = sum(len(some) for some in seen)
-        places.append(np.arange(first, first + len(images)))
         seen.append(images)
+    ends = np.cumsum([len(images) for images in seen])
+    places = [np.arange(end - len(images), end) for end, images in zip(ends, seen, strict=True)]
     whole = torch.from_numpy(np.concatenate(seen))
     whole = torch.nn.functional.interpolate(whole, size=(side, side), mode="bilinear", align_corners=False)
     found = []
     with torch.inference_mode():
         for at in range(0, len(whole), batch):
-            channels = whole[at : at + batch].flatten(0, 1)
-            some = undisturbed(channels).unflatten(0, (-1, 3))  # each channel was made three of its own
-            found.append(backbone(some.diagonal(dim1=1, dim2=2).movedim(-1, 1).contiguous()).cls.float().numpy())
+            some = whole[at : at + batch]
+            channels = [undisturbed(some[:, channel])[:, channel] for channel in range(3)]
+            found.append(backbone(torch.stack(channels, dim=1)).cls.float().numpy())
     return np.concatenate(found), places

@@ -36,6 +36,7 @@ from spicula.datasets import lidc_nodules
 from spicula.measure import segment
 from spicula.metrics.calibration import BetaCalibration, fit_beta
 from spicula.pipelines import risk_card
+from spicula.pipelines.models import OUTLINE
 from spicula.pipelines.risk_evaluation import evaluate
 from spicula.pipelines.risk_fit import (
     KernelRecipe,
@@ -235,6 +236,15 @@ def patient_outlines_of_run(
         return segment.outline(volume, center_xyz_mm, network=networks[fold])
 
     return outlined, identity
+
+
+def patient_outlines(run: Path | None, *, folds: int) -> tuple[Callable[[str, Volume, Sequence[float]], Mask], str]:
+    """As :func:`patient_outlines_of_run`; by the shipped network, whoever the patient, where there is no run."""
+    if run is not None:
+        return patient_outlines_of_run(run, folds=folds, threads=1)
+    bundle = load_bundle(OUTLINE)
+    network = load_network(bundle)
+    return lambda patient_id, volume, center: segment.outline(volume, center, network=network), bundle.fingerprint
 
 
 def _outline_networks(run: Path, folds: int, threads: int) -> tuple[list[Network], str]:
