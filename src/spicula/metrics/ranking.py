@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spicula.core.embedding import Scope
 from spicula.core.errors import InputError
 from spicula.metrics.classification import FloatArray
 from spicula.metrics.neighbors import BoolArray, Distances, IndexArray, nearest, without_own
 
-Scope = Literal["all", "same-patient", "cross-patient"]
 Gain = Callable[[IndexArray], FloatArray]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
