@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spicula.core.embedding import Scope
 from spicula.core.errors import InputError
 from spicula.metrics.classification import FloatArray
 from spicula.metrics.neighbors import BoolArray, Distances, IndexArray, checked_k
-from spicula.metrics.ranking import Gain, Retrieved, Scope, retrieve
+from spicula.metrics.ranking import Gain, Retrieved, retrieve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
