@@ -15,7 +15,7 @@ Fact: TypeAlias = str | float
 """What is known of a finding under one name: text or a number."""
 
 Facts: TypeAlias = Mapping[str, Fact]
-"""All that is known of a finding. ``pid`` and ``nodule_id`` are always there; the other names are the index's fields."""
+"""All that is known of a finding: ``pid``, ``nodule_id`` and whatever else, by name."""
 
 Scope: TypeAlias = Literal["all", "same-patient", "cross-patient"]
 """Which findings a query may find: all, those of its own patient, or those of other patients."""
