@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from spicula.explain.prompts import Style
 from spicula.formats import find_scans, read_volume
 from spicula.pipelines.analyze import LIMIT, analyze_findings, find_nodules, measure_findings
 from spicula.pipelines.answers import Question, questions_of_words
+from spicula.pipelines.embed_nodules import point_of
 from spicula.pipelines.models import SEMANTIC, Models, load_models
 from spicula.pipelines.rate import require_tissue
 
@@ -80,7 +80,7 @@ def explain(
         [('part-solid', 0.12), ('spiculated', 0.91)]
     """
     models = models or load_models()
-    points = [_point(place) for place in at]
+    points = [point_of(place) for place in at]
     asked = questions(words, models=models, style=prompts)
     volume = scan if isinstance(scan, Volume) else read_volume(scan, gaps=gaps, tilt=tilt)
     if points:
@@ -119,15 +119,6 @@ def semantic_model(models: Models) -> SemanticModel:
             hint="name one with --bundle DIR; spicula train semantic makes it",
         )  # fmt: skip
     return model
-
-
-def _point(place: Sequence[float]) -> Point:
-    numbers = [float(value) for value in place]
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise InputError(
-            "place of a nodule", got=list(place), expected="x, y, z in mm LPS", hint="--at 56.2,86.3,-115.9"
-        )
-    return numbers[0], numbers[1], numbers[2]
 
 
 def given_nodules(volume: Volume, centers_xyz_mm: Sequence[Point], *, models: Models) -> tuple[Finding, ...]:

@@ -1,0 +1,105 @@
+"""From a nodule to its embedding, by a bundle and without torch.
+
+A network looks at square regions of axial slices through the nodule's outline; the mean of its features over the slices
+goes, with numbers that are measured in the outline, through a small head to a vector of unit length.
+
+References:
+    arXiv 2311.11014 (SimCLR features of regions, compared at unit length). The measured numbers are our addition: how
+    wide a nodule is says much of what it turns out to be, and a region that is scaled or blurred tells it badly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.bundle import Bundle
+from spicula.core.embedding import Embeddings
+from spicula.core.errors import BundleError
+from spicula.core.volume import Mask, Volume
+from spicula.measure.radiomics import describe, feature_vector
+from spicula.runtime.openvino import Network, load_network
+from spicula.transforms.nodule_slices import PIXELS, nodule_slices
+
+TASK, KIND = "search", "nodule_regions"
+NETWORK_FILE, HEAD_FILE = "network.onnx", "head.onnx"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedder:
+    """A loaded bundle.
+
+    Args:
+        fingerprint: Identity of the bundle.
+        network: ``[n, side, side]`` in HU to features ``[n, f]``.
+        head: Features and measured numbers ``[n, f + m]`` to unit vectors ``[n, d]``.
+        side: Rows and columns of a region, pixels of 0.5 mm.
+        slices: Of a nodule, at most.
+        measured: Names of the measured numbers, in order.
+        dimensions: Of a vector.
+    """
+
+    fingerprint: str
+    network: Network
+    head: Network
+    side: int
+    slices: int
+    measured: tuple[str, ...]
+    dimensions: int
+
+    def __call__(self, volume: Volume, mask: Mask) -> NDArray[np.float32]:
+        """Embed one nodule.
+
+        Args:
+            volume: The scan, or a small volume around the nodule, HU.
+            mask: Its outline.
+
+        Returns:
+            float32 ``[d]`` of length 1.
+
+        Raises:
+            GeometryError: The outline is empty.
+        """
+        slices, _ = nodule_slices(volume, mask, most=self.slices)
+        regions = np.stack([one.middle(self.side).hu for one in slices])
+        features = self.network(regions)[0].mean(axis=0)
+        numbers = feature_vector(describe(volume, mask), self.measured) if self.measured else np.empty(0)
+        row = np.concatenate([features, np.asarray(numbers, dtype=np.float32)])[None].astype(np.float32)
+        vector = self.head(row)[0][0].astype(np.float64)
+        return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+    def embed(self, volume: Volume, mask: Mask, *, finding_id: str) -> Embeddings:
+        """The same, with the nodule's id and the identity of the bundle."""
+        return Embeddings(self(volume, mask)[None], (finding_id,), self.fingerprint)
+
+
+def load_embedder(bundle: Bundle, *, threads: int | None = None) -> Embedder:
+    """Load a bundle.
+
+    Args:
+        bundle: Of task ``"search"``.
+        threads: Of inference; OpenVINO chooses if None.
+
+    Raises:
+        BundleError: It is damaged or was made for another task.
+    """
+    outputs, seen = bundle.manifest["outputs"], bundle.preprocessing
+    kind = outputs.get("kind") if isinstance(outputs, dict) else None
+    if bundle.task != TASK or kind != KIND:
+        raise BundleError(
+            f"bundle {bundle.name}: task and kind", got=f"{bundle.task}, {kind}", expected=f"{TASK}, {KIND}"
+        )
+    side, slices, dimensions = (
+        value if isinstance(value, int) else 0
+        for value in (seen.get("side_pixels"), seen.get("slices_at_most"), outputs.get("dimensions"))
+    )
+    if not (0 < side <= PIXELS and slices > 0 and dimensions > 0):
+        raise BundleError(
+            f"bundle {bundle.name}: pixels, slices and numbers", got=f"{side}, {slices} and {dimensions}",
+            expected="more than 0 each", hint="install the bundle again, or update Spicula",
+        )  # fmt: skip
+    network, head = (load_network(bundle, name, threads=threads) for name in (NETWORK_FILE, HEAD_FILE))
+    measured = tuple(str(name) for name in seen.get("measured", ()))
+    return Embedder(bundle.fingerprint, network, head, side, slices, measured, dimensions)
