@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from spicula.core.errors import GeometryError, InputError
 from spicula.core.geometry import Geometry
-from spicula.transforms.regions import AIR_HU, box_ellipse, box_region, checked_box
+from spicula.transforms.frangi import frangi
+from spicula.transforms.regions import AIR_HU, box_ellipse, box_region, checked_box, near_outline, region_input
 
 RAMP = np.arange(128 * 160, dtype=np.float32).reshape(128, 160) / 16
 
@@ -70,3 +71,34 @@ def test_the_ellipse_of_a_box_lies_in_it_and_has_its_size() -> None:
     assert mask.array_zyx.sum() == pytest.approx(np.pi * 20 * 10, rel=0.02)
     with pytest.raises(GeometryError, match="0 to 3"):
         box_ellipse(grid, 4, (20, 30, 60, 50))
+
+
+@pytest.mark.parametrize("middle", [0.75, 0.5])
+def test_regions_in_use_are_what_training_calls_undisturbed(middle: float) -> None:
+    torch = pytest.importorskip("torch")
+    from spicula.pretraining.region_views import RegionViewRecipe, undisturbed
+
+    hu = np.random.default_rng(0).uniform(-1200, 700, (3, 112, 112)).astype(np.float32)
+    expected = undisturbed(
+        torch.from_numpy(hu), RegionViewRecipe(middle=middle), filter_of=lambda gray: frangi(gray, batched=True)
+    )
+    np.testing.assert_allclose(region_input(hu, middle=middle, with_frangi=True)[:, :1], expected[:, :1], atol=2e-5)
+    np.testing.assert_allclose(region_input(hu, middle=middle, with_frangi=True)[:, 1:], expected[:, 1:], atol=2e-3)
+    assert region_input(hu, middle=middle).shape == (3, 1, 64, 64)
+
+
+def test_regions_that_are_not_square_are_refused() -> None:
+    with pytest.raises(InputError, match="side, side"):
+        region_input(np.zeros((2, 10, 12), dtype=np.float32))
+
+
+def test_what_is_far_from_the_outline_is_not_seen() -> None:
+    near = np.zeros((1, 112, 112), dtype=np.float32)
+    near[0, 50:62, 50:62] = 1.0
+    hu = np.random.default_rng(0).uniform(-1000, 400, (1, 112, 112)).astype(np.float32)
+    seen = near_outline(hu, near)
+    np.testing.assert_allclose(seen[0, 44:68, 50:62], hu[0, 44:68, 50:62], atol=1e-3)  # 3 mm beside the margin of 1 mm
+    assert (seen[0, :36] == -850.0).all()  # 7 mm and more beside it
+    other = hu.copy()
+    other[0, :34] = 1000.0
+    np.testing.assert_array_equal(near_outline(other, near), seen)

@@ -151,7 +151,7 @@ class _Training:
         self.images = recipe.batch * self.accelerator.num_processes
         self.steps = recipe.steps_per_epoch or max(1, len(rows) // self.images)
         self.schedules = Schedules(recipe, self.steps, self.images)
-        self.slices_of = _slices_of(table, rows)
+        self.slices_of = others_of(table, rows)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """One pass; the mean of each part of the loss and of the teacher's health."""
@@ -209,8 +209,8 @@ class _Training:
         return losses.parts
 
 
-def _slices_of(table: SliceTable, rows: Rows) -> Mapping[int, Rows]:
-    """Of each row those that show the same nodule; of lung itself."""
+def others_of(table: SliceTable, rows: Rows) -> Mapping[int, Rows]:
+    """Of each row those that show the same nodule, itself among them; of lung itself alone."""
     names = table.nodules[rows]
     together = {name: rows[names == name] for name in np.unique(names).tolist() if name}
     return {int(row): together.get(name, np.array([row])) for row, name in zip(rows, names.tolist(), strict=True)}

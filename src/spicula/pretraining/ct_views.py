@@ -120,39 +120,41 @@ def _view(
 ) -> torch.Tensor:
     """One view of each image; its kind is its place in a recipe's shares: first global, second, local."""
     n = len(source)
-    cut = _cut(source, _grid(n, pixels, area, recipe, rng))
+    cut = sampled_at(source, view_grid(n, pixels, area, recipe, rng))
     hu, near = cut[:, 0], cut[:, 1]
     alone, elsewhere = recipe.alone[kind], recipe.elsewhere[kind]
     chance = rng.random(n)
     behind = torch.full_like(hu, BACKGROUND_HU)
     if elsewhere:
         other = source[torch.from_numpy(rng.permutation(n)).to(source.device), :1]
-        there = _cut(other, _grid(n, pixels, area, replace(recipe, shift=1.0), rng))[:, 0]
-        behind = torch.where(_column((chance >= alone) & (chance < alone + elsewhere), hu) > 0, there, behind)
-    near = torch.where(_column(chance < alone + elsewhere, hu) > 0, near, torch.ones_like(near))
+        there = sampled_at(other, view_grid(n, pixels, area, replace(recipe, shift=1.0), rng))[:, 0]
+        behind = torch.where(column((chance >= alone) & (chance < alone + elsewhere), hu) > 0, there, behind)
+    near = torch.where(column(chance < alone + elsewhere, hu) > 0, near, torch.ones_like(near))
     hu = behind + near * (hu - behind)
-    spread = _column(rng.uniform(0.0, recipe.noise_hu, n), hu)
+    spread = column(rng.uniform(0.0, recipe.noise_hu, n), hu)
     noise = torch.from_numpy(rng.standard_normal(tuple(hu.shape), dtype=np.float32)).to(hu)
-    hu = _blurred(hu + spread * noise, recipe.blur[kind], recipe.blur_pixels, rng)
+    hu = blurred(hu + spread * noise, recipe.blur[kind], recipe.blur_pixels, rng)
     moved = rng.random(n) < recipe.window
     reach = recipe.window_shift_hu
-    low = _column(WINDOW_HU[0] + moved * rng.uniform(-reach, reach, n), hu)
-    high = _column(WINDOW_HU[1] + moved * rng.uniform(-reach, reach, n), hu)
-    power = _column(np.exp(moved * rng.uniform(-recipe.gamma, recipe.gamma, n)), hu)
+    low = column(WINDOW_HU[0] + moved * rng.uniform(-reach, reach, n), hu)
+    high = column(WINDOW_HU[1] + moved * rng.uniform(-reach, reach, n), hu)
+    power = column(np.exp(moved * rng.uniform(-recipe.gamma, recipe.gamma, n)), hu)
     return as_input(((hu - low) / (high - low)).clamp(1e-4, 1.0) ** power)
 
 
-def _cut(source: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+def sampled_at(source: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Images where a grid from :func:`view_grid` says, bilinearly; their border goes on beyond them."""
     return functional.grid_sample(
         source, grid.to(source), mode="bilinear", padding_mode="border", align_corners=False
     )  # fmt: skip
 
 
-def _column(values: NDArray[np.floating | np.bool_], like: torch.Tensor) -> torch.Tensor:
+def column(values: NDArray[np.floating | np.bool_], like: torch.Tensor) -> torch.Tensor:
+    """A number for each image, ``[n, 1, 1]`` float32, on the device of another tensor."""
     return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(like)[:, None, None]
 
 
-def _grid(n: int, pixels: int, area: Range, recipe: ViewRecipe, rng: np.random.Generator) -> torch.Tensor:
+def view_grid(n: int, pixels: int, area: Range, recipe: ViewRecipe, rng: np.random.Generator) -> torch.Tensor:
     """Where each view is sampled, for ``grid_sample``: ``[n, pixels, pixels, 2]``."""
     side = np.sqrt(rng.uniform(*area, n))
     narrow, wide = np.log(recipe.aspect)
@@ -171,7 +173,7 @@ def _grid(n: int, pixels: int, area: Range, recipe: ViewRecipe, rng: np.random.G
     return torch.from_numpy((center[:, None, None] + turned).astype(np.float32))
 
 
-def _blurred(hu: torch.Tensor, share: float, widths: Range, rng: np.random.Generator) -> torch.Tensor:
+def blurred(hu: torch.Tensor, share: float, widths: Range, rng: np.random.Generator) -> torch.Tensor:
     """Blur some of the images by Gaussians of random width, each image by its own."""
     n = len(hu)
     width = np.where(rng.random(n) < share, rng.uniform(*widths, n), 1e-3)

@@ -15,6 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from spicula.core.errors import GeometryError, InputError
 from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask
+from spicula.transforms.frangi import frangi
+from spicula.transforms.nodule_cube import window
+from spicula.transforms.nodule_slices import PIXEL_MM
+from spicula.transforms.planes import BACKGROUND_HU, FAR_MM, NEAR_MM
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom edge in pixels: x0, y0, x1, y1, counted from 0 at the center of the first pixel."""
@@ -115,3 +119,59 @@ def box_ellipse(geometry: Geometry, slice_index: int, box: Sequence[float]) -> M
     y = (np.arange(first[1], last[1]) - (y0 + y1) / 2) / ((y1 - y0) / 2)
     x = (np.arange(first[2], last[2]) - (x0 + x1) / 2) / ((x1 - x0) / 2)
     return Mask((y[:, None] ** 2 + x[None, :] ** 2 <= 1.0)[None], geometry.crop(first, last))
+
+
+def near_outline(
+    hu: NDArray[np.float32], near: NDArray[np.float32], *, pixel_mm: float = PIXEL_MM
+) -> NDArray[np.float32]:
+    """Let what is far from a nodule's outline fade into lung, so that a small volume shows what a whole scan does.
+
+    Args:
+        hu: float32 ``[n, side, side]`` in HU.
+        near: Alike, 1 within 1 mm of the outline, as :class:`spicula.transforms.nodule_slices.NoduleSlice` has it.
+        pixel_mm: Side of a pixel.
+
+    Returns:
+        float32 HU, alike: as it is within 4 mm of the outline, :data:`BACKGROUND_HU` from 8 mm on.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    faded = np.empty(hu.shape, dtype=np.float32)
+    for number, (image, close) in enumerate(zip(hu, near, strict=True)):
+        distance = 1.0 + distance_transform_edt(close < 1.0) * pixel_mm
+        keep = np.clip((FAR_MM - distance) / (FAR_MM - NEAR_MM), 0.0, 1.0)
+        faded[number] = BACKGROUND_HU + keep * (image - BACKGROUND_HU)
+    return faded
+
+
+def region_input(
+    hu: NDArray[np.float32], *, middle: float = 1.0, pixels: int = REGION_PIXELS, with_frangi: bool = False
+) -> NDArray[np.float32]:
+    """Regions as an encoder sees them in use: their middle, windowed, with Frangi's response as a second channel.
+
+    Args:
+        hu: float32 ``[n, side, side]`` in HU.
+        middle: Side of what is shown, as a share of the region's.
+        pixels: Rows and columns that it is drawn into, bilinearly.
+        with_frangi: Whether the encoder has the second channel.
+
+    Returns:
+        float32 ``[n, 1 or 2, pixels, pixels]``, 0 to 1, as
+        :func:`spicula.pretraining.region_views.undisturbed` gives them.
+
+    Raises:
+        InputError: The regions are not square.
+    """
+    if hu.ndim != 3 or hu.shape[1] != hu.shape[2]:
+        raise InputError("regions", got=tuple(hu.shape), expected="[n, side, side]")
+    side = hu.shape[1]
+    at = ((2 * np.arange(pixels) + 1) / pixels - 1) * middle
+    weights = _bilinear((at + 1) * side / 2 - 0.5, side)
+    gray = window(np.asarray(weights @ hu @ weights.T, dtype=np.float32))
+    channels = [gray, frangi(gray, batched=True)] if with_frangi else [gray]
+    return np.stack(channels, axis=1).astype(np.float32)
+
+
+def _bilinear(places: NDArray[np.float64], side: int) -> NDArray[np.float32]:
+    """``[len(places), side]``: what each pixel of a row weighs at each place; beyond the first and last, nothing."""
+    return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(side))).astype(np.float32)
