@@ -216,7 +216,10 @@ def others_of(table: SliceTable, rows: Rows) -> Mapping[int, Rows]:
     return {int(row): together.get(name, np.array([row])) for row, name in zip(rows, names.tolist(), strict=True)}
 
 
-def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighbors: int = 20) -> Probe | None:
+def nearest_neighbors_probe(
+    table: SliceTable, data: Path, rows: Rows, *, neighbors: int = 20,
+    features: Callable[[Any, Rows], NDArray[np.float32]] | None = None,
+) -> Probe | None:  # fmt: skip
     """How well the neighbors of a slice, of other patients, tell whether its nodule is malignant.
 
     Args:
@@ -224,6 +227,7 @@ def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighb
         data: Development data, for the labels; they only watch.
         rows: Those learned from.
         neighbors: How many vote.
+        features: Takes what is trained and rows, gives ``[n, f]``; the class token of a transformer if None.
 
     Returns:
         A probe that gives ``knn_auroc``; None where no labels are at hand.
@@ -243,9 +247,9 @@ def nearest_neighbors_probe(table: SliceTable, data: Path, rows: Rows, *, neighb
         return None
 
     def probe(backbone: Any) -> dict[str, float]:
-        features = features_of(backbone, table, chosen)["cls"]
-        features /= np.linalg.norm(features, axis=1, keepdims=True)
-        cosine = features @ features.T
+        seen = features_of(backbone, table, chosen)["cls"] if features is None else features(backbone, chosen)
+        seen = seen / np.linalg.norm(seen, axis=1, keepdims=True)
+        cosine = seen @ seen.T
         cosine[same_patient] = -2.0
         nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :votes]
         return {"knn_auroc": round(float(auroc(labels > 0, labels[nearest].mean(axis=1))), 4)}

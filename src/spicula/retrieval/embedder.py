@@ -21,7 +21,8 @@ from spicula.core.errors import BundleError
 from spicula.core.volume import Mask, Volume
 from spicula.measure.radiomics import describe, feature_vector
 from spicula.runtime.openvino import Network, load_network
-from spicula.transforms.nodule_slices import PIXELS, nodule_slices
+from spicula.transforms.nodule_slices import nodule_slices
+from spicula.transforms.regions import near_outline, region_input
 
 TASK, KIND = "search", "nodule_regions"
 NETWORK_FILE, HEAD_FILE = "network.onnx", "head.onnx"
@@ -33,9 +34,11 @@ class Embedder:
 
     Args:
         fingerprint: Identity of the bundle.
-        network: ``[n, side, side]`` in HU to features ``[n, f]``.
+        network: Regions ``[n, channels, pixels, pixels]``, 0 to 1, to features ``[n, f]``.
         head: Features and measured numbers ``[n, f + m]`` to unit vectors ``[n, d]``.
-        side: Rows and columns of a region, pixels of 0.5 mm.
+        middle: Side of what the network sees, as a share of the 56 mm that are cut.
+        pixels: Rows and columns that it sees.
+        with_frangi: Whether it sees Frangi's response too.
         slices: Of a nodule, at most.
         measured: Names of the measured numbers, in order.
         dimensions: Of a vector.
@@ -44,7 +47,9 @@ class Embedder:
     fingerprint: str
     network: Network
     head: Network
-    side: int
+    middle: float
+    pixels: int
+    with_frangi: bool
     slices: int
     measured: tuple[str, ...]
     dimensions: int
@@ -63,7 +68,8 @@ class Embedder:
             GeometryError: The outline is empty.
         """
         slices, _ = nodule_slices(volume, mask, most=self.slices)
-        regions = np.stack([one.middle(self.side).hu for one in slices])
+        cut = near_outline(np.stack([one.hu for one in slices]), np.stack([one.near for one in slices]))
+        regions = region_input(cut, middle=self.middle, pixels=self.pixels, with_frangi=self.with_frangi)
         features = self.network(regions)[0].mean(axis=0)
         numbers = feature_vector(describe(volume, mask), self.measured) if self.measured else np.empty(0)
         row = np.concatenate([features, np.asarray(numbers, dtype=np.float32)])[None].astype(np.float32)
@@ -91,15 +97,19 @@ def load_embedder(bundle: Bundle, *, threads: int | None = None) -> Embedder:
         raise BundleError(
             f"bundle {bundle.name}: task and kind", got=f"{bundle.task}, {kind}", expected=f"{TASK}, {KIND}"
         )
-    side, slices, dimensions = (
+    middle, frangi = seen.get("middle"), seen.get("frangi")
+    pixels, slices, dimensions = (
         value if isinstance(value, int) else 0
-        for value in (seen.get("side_pixels"), seen.get("slices_at_most"), outputs.get("dimensions"))
+        for value in (seen.get("pixels"), seen.get("slices_at_most"), outputs.get("dimensions"))
     )
-    if not (0 < side <= PIXELS and slices > 0 and dimensions > 0):
+    counted = min(pixels, slices, dimensions) > 0
+    if not (counted and isinstance(middle, float) and 0 < middle <= 1 and isinstance(frangi, bool)):
         raise BundleError(
-            f"bundle {bundle.name}: pixels, slices and numbers", got=f"{side}, {slices} and {dimensions}",
-            expected="more than 0 each", hint="install the bundle again, or update Spicula",
-        )  # fmt: skip
+            f"bundle {bundle.name}: what it sees and gives",
+            got=f"middle {middle}, frangi {frangi}, {pixels} pixels, {slices} slices, {dimensions} dimensions",
+            expected="a share, yes or no, and numbers above 0",
+            hint="install the bundle again, or update Spicula",
+        )
     network, head = (load_network(bundle, name, threads=threads) for name in (NETWORK_FILE, HEAD_FILE))
     measured = tuple(str(name) for name in seen.get("measured", ()))
-    return Embedder(bundle.fingerprint, network, head, side, slices, measured, dimensions)
+    return Embedder(bundle.fingerprint, network, head, middle, pixels, frangi, slices, measured, dimensions)

@@ -1,0 +1,217 @@
+"""Lesion search whole: encoders pretrained without labels, tuning on pairs, a head that ships, one protocol for all.
+
+References:
+    arXiv 2311.11014 (SimCLR with Frangi's response and GeM pooling against a VAE; contrastive tuning of pairs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.errors import InputError
+from spicula.datasets import lidc_nodules
+from spicula.networks.checkpoint import WEIGHTS
+from spicula.pipelines.pretrain_dinov2 import nearest_neighbors_probe
+from spicula.pipelines.pretrain_regions import load_encoder, pretrain_regions
+from spicula.pipelines.pretraining_data import read_slices
+from spicula.pipelines.retrieval_protocol import Queries, judge_retrieval
+from spicula.pipelines.retrieval_tuning import TuningRecipe, tune
+from spicula.pipelines.risk_table import Table, make_table
+from spicula.pipelines.run_folder import as_json, open_run, write_json
+from spicula.pipelines.search_arms import ARMS, MAIN, SearchRecipe, middle_of, pretraining_of, shape_of
+from spicula.pipelines.search_bundle import INDEX, index_lidc, ship
+from spicula.pipelines.search_head_fit import HeadRecipe, fit_head, vectors_of
+from spicula.pipelines.search_nodules import Pieces, as_in_use, cut_pieces, features_of_pieces, features_of_regions
+from spicula.pipelines.slice_table import SliceTable
+from spicula.pipelines.train_risk import outlines_of_run
+
+EVALUATION, ENCODERS, TUNED = "evaluation.json", "encoders", "tuned"
+ALL = "all"
+"""Name of the pretraining that leaves nobody out: what ships."""
+
+VARIANTS = 4
+"""Of each nodule's measured numbers, as for ``train risk``."""
+
+Report = Callable[[str], None]
+Vectors = dict[str, NDArray[np.floating]]
+
+
+def train_retrieval(
+    data: Path,
+    out: Path,
+    *,
+    recipe: SearchRecipe | None = None,
+    head: HeadRecipe | None = None,
+    tuning: TuningRecipe | None = None,
+    outline_run: Path | None = None,
+    arms: Sequence[str] = (),
+    only: Sequence[str] = (),
+    folds: int = 5,
+    threads: int = 1,
+    limit: int | None = None,
+    report: Report = print,
+) -> dict[str, Any] | None:
+    """Pretrain, tune and judge in patient folds, then ship a bundle. Resumes after a kill.
+
+    Args:
+        data: Development data with ``lidc_crops``, ``lidc_nodules`` and ``lidc_xml``.
+        out: The run folder: ``slices/``, ``pieces/``, ``table/``, ``encoders/<arm>/<fold or all>/``, ``tuned/<fold>/``,
+            ``evaluation.json``, the bundle ``nodule-search/``, ``lidc-index/``.
+        recipe: Of the pretrainings.
+        head: Of the head that ships.
+        tuning: Of the published tuning on pairs.
+        outline_run: Run folder of ``train outline``, whose networks outline the nodules they did not learn from.
+        arms: Names in :data:`spicula.pipelines.search_arms.ARMS` to pretrain and judge; all if empty. The main one is
+            always among them.
+        only: Of ``"0"`` ... and ``"all"``: pretrainings to do now; all if empty. Several commands may share them.
+        folds: Number of patient folds.
+        threads: Of torch.
+        limit: Only the first crops and nodules, for a trial.
+        report: Takes one line of progress.
+
+    Returns:
+        What ``evaluation.json`` holds; None while pretrainings are lacking.
+
+    Raises:
+        InputError: ``out`` is a run with other arguments, an unknown arm or fold, or what the pretraining raises.
+    """
+    recipe, head, tuning = recipe or SearchRecipe(), head or HeadRecipe(), tuning or TuningRecipe()
+    names = [*map(str, range(folds)), ALL]
+    _require_known("only", only, names)
+    _require_known("arms", arms, list(ARMS))
+    arguments = {
+        "recipe": asdict(recipe),
+        "head": asdict(head),
+        "tuning": asdict(tuning),
+        "folds": folds,
+        "limit": limit,
+    }
+    open_run(out, "train retrieval", as_json(arguments))
+    table = as_in_use(
+        read_slices(data, out / "slices", outline_run=outline_run, folds=folds, limit=limit, report=report)
+    )
+    cases = lidc_nodules.load_cases(data / "lidc_nodules")
+    fold_of = lidc_nodules.patient_folds(cases, folds=folds)[:limit]
+    cases = cases[:limit]
+    chosen = [MAIN, *(arm for arm in arms or ARMS if arm != MAIN)]
+    held_out = {
+        str(fold): [c.patient_id for c, f in zip(cases, fold_of, strict=True) if f == fold] for fold in range(folds)
+    }
+    todo = [(arm, name) for arm in chosen for name in names if arm == MAIN or name != ALL]
+    for arm, name in todo:
+        if not only or name in only:
+            _pretrain(table, data, out, arm, name, held_out.get(name, []), recipe, threads=threads, report=report)
+    lacking = [f"{arm} {name}" for arm, name in todo if not (_folder(out, arm, name) / WEIGHTS).is_file()]
+    if lacking:
+        report(f"not yet there: {', '.join(lacking)}")
+        return None
+    outlines, identity = outlines_of_run(data, outline_run or out / "outline", cases, folds=folds, threads=threads)
+    pieces = cut_pieces(cases, out / "pieces", outlines=outlines, identity=identity, report=report)
+    known = make_table(
+        data, out / "table", outlines=outlines, identity=identity, variants=VARIANTS, seed=0, limit=limit
+    )
+    vectors = _vectors(out, chosen, known, pieces, fold_of, recipe, head, tuning, report=report)
+    result = judge_retrieval(vectors, queries_of(known, fold_of), against="diameter")
+    told = {"nodules": len(cases), "patients": len(set(known.patients.tolist())), "embeddings": result}
+    write_json(out / EVALUATION, told, finite=True)
+    bundle = ship(out, _folder(out, MAIN, ALL), known, pieces, told, recipe=recipe, head=head)
+    index_lidc(data, out / INDEX, tuple(cases), bundle=bundle, outlines=outlines, report=report)
+    return told
+
+
+def _require_known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InputError(what, got=repr(unknown[0]), expected=f"of {', '.join(known)}")
+
+
+def _folder(out: Path, arm: str, name: str) -> Path:
+    return out / ENCODERS / arm.replace(" + ", "-") / name
+
+
+def _pretrain(
+    table: SliceTable, data: Path, out: Path, arm: str, name: str, held_out: Sequence[str], recipe: SearchRecipe, *,
+    threads: int, report: Report,
+) -> None:  # fmt: skip
+    rows = np.flatnonzero(table.marked & ~np.isin(table.patients, held_out))
+    report(f"pretraining {arm}, {name}: {len(rows)} slices of {len(set(table.patients[rows].tolist()))} patients")
+    pretraining = pretraining_of(ARMS[arm], recipe)
+
+    def features(encoder: Any, some: NDArray[np.intp]) -> NDArray[np.float32]:
+        return features_of_regions(encoder, table.hu[some], middle=pretraining.views.middle)
+
+    pretrain_regions(
+        table, rows, _folder(out, arm, name), method=ARMS[arm].method, shape=shape_of(ARMS[arm], recipe),
+        recipe=pretraining, probe=nearest_neighbors_probe(table, data, rows, features=features), threads=threads,
+        report=report,
+    )  # fmt: skip
+
+
+def _vectors(
+    out: Path, arms: Sequence[str], known: Table, pieces: Pieces, fold_of: NDArray[np.intp], recipe: SearchRecipe,
+    head: HeadRecipe, tuning: TuningRecipe, *, report: Report,
+) -> Vectors:  # fmt: skip
+    """Vectors ``[folds, n, d]`` of every embedding: each fold's of networks that have not learned from its patients."""
+    middle, folds = middle_of(recipe), range(int(fold_of.max()) + 1)
+    vectors: Vectors = {"diameter": np.log(known.diameter_mm)[:, None]}
+    raw: dict[str, list[NDArray[np.float32]]] = {}
+    for arm in arms:
+        for fold in folds:
+            encoder = load_encoder(_folder(out, arm, str(fold)), method=ARMS[arm].method, latent=recipe.latent)
+            raw.setdefault(arm, []).append(features_of_pieces(encoder, pieces, middle=middle))
+        vectors[arm] = unit(np.stack(raw[arm]))
+    tuned = []
+    for fold in folds:
+        report(f"tuning without fold {fold}")
+        encoder = tune(
+            _folder(out, MAIN, str(fold)), out / TUNED / str(fold), pieces, known.labels[:, 0].astype(np.intp),
+            known.patients, np.flatnonzero(fold_of != fold), tuning, middle=middle,
+        )  # fmt: skip
+        tuned.append(features_of_pieces(encoder, pieces, middle=middle))
+    vectors[f"{MAIN}, tuned"] = unit(np.stack(tuned))
+    for name, features in ((f"{MAIN}, head", raw[MAIN]), ("measured numbers, head", None)):
+        report(f"{name} ...")
+        found = []
+        for fold in folds:
+            seen = features[fold] if features is not None else np.zeros((len(fold_of), 0), dtype=np.float32)
+            fitted = fit_head(seen, known.features, known.labels, np.flatnonzero(fold_of != fold), head)
+            found.append(vectors_of(fitted, seen, known.features))
+        vectors[name] = np.stack(found)
+    return vectors
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Vectors along the last axis at length 1."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+def queries_of(known: Table, fold_of: NDArray[np.intp]) -> Queries:
+    """What is to agree: malignancy by the readers' votes; solid, part-solid or ground glass; all traits' ratings."""
+    truth = [case.findings[0].truth for case in known.cases]
+    texture = np.array([0 if t["texture"] <= 1 else 2 if t["texture"] >= 5 else 1 for t in truth])
+    ratings = np.array([[t[name] for name in RATED] for t in truth])
+    return Queries(
+        known.patients, fold_of, {"malignancy": known.labels[:, 0].astype(np.intp), "texture": texture}, ratings
+    )
+
+
+RATED = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
+"""Ratings from 1 to 5 by which nodules are near to each other."""
+
+
+def summary(told: Mapping[str, Any]) -> list[str]:
+    """A line for each embedding: precision and both forms of the mean average precision, other patients, malignancy."""
+    lines = []
+    for name, found in told["embeddings"].items():
+        across = found["malignancy"]["cross-patient"]
+        numbers = "  ".join(
+            f"{across[one].get('value', float('nan')):.3f}" for one in ("precision", "average_precision")
+        )
+        lines.append(f"{name:32} {numbers}")
+    return lines
