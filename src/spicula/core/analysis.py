@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from spicula.core.finding import Finding
+from spicula.core.neighbors import Neighborhood
 from spicula.core.prediction import Prediction
 from spicula.core.slice_reading import SliceReading
 from spicula.core.volume import Volume
@@ -47,6 +48,8 @@ class Analysis:
             :meth:`words_of`.
         slice_readings: What a network that learned without labels sees, one a finding; empty without such a model. Find
             one with :meth:`slice_reading_of`.
+        neighbors: The past cases that look like each finding; empty without an index. Find those of one with
+            :meth:`neighbors_of`.
     """
 
     volume: Volume
@@ -57,6 +60,7 @@ class Analysis:
     warnings: tuple[str, ...] = ()
     words: tuple[Words, ...] = ()
     slice_readings: tuple[SliceReading, ...] = ()
+    neighbors: tuple[Neighborhood, ...] = ()
 
     def predictions_of(self, finding_id: str) -> dict[str, Prediction]:
         """The predictions of one finding by target (``"malignancy"``, ``"spiculation_present"`` ...)."""
@@ -69,3 +73,7 @@ class Analysis:
     def slice_reading_of(self, finding_id: str) -> SliceReading | None:
         """What a network that learned without labels sees of one finding; None where none looked."""
         return next((one for one in self.slice_readings if one.finding_id == finding_id), None)
+
+    def neighbors_of(self, finding_id: str) -> Neighborhood | None:
+        """The past cases that look like one finding; None where nobody searched."""
+        return next((one for one in self.neighbors if one.finding_id == finding_id), None)

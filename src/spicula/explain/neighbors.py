@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -118,29 +118,3 @@ def _farther_than(matches: Sequence[Match], background: Background) -> float | N
     if not matches or len(background.nearest) < LEAST_BACKGROUND:
         return None
     return float(np.searchsorted(background.nearest, matches[0].distance, side="left") / len(background.nearest))
-
-
-def phrase(found: Neighborhood) -> str:
-    """One sentence for a reader.
-
-    Example:
-        >>> phrase(Neighborhood("1", "net@0", ()))
-        'No past case is at hand.'
-    """
-    if not found.matches:
-        return "No past case is at hand."
-    first = f"Of {len(found.matches)} similar past nodules"
-    if found.malignant is None:
-        said = f"{first}, no outcome is known."
-    else:
-        low, high = (100 * end for end in found.malignant.interval)
-        said = f"{first} ({found.malignant.patients} patients), {100 * found.malignant.value:.0f} % were malignant"
-        said += f" ({low:.0f} to {high:.0f} %)."
-    if found.is_unlike_all:
-        said += " But this finding is unlike anything in the index: they say little."
-    return said
-
-
-def shared_traits(found: Neighborhood) -> Mapping[str, bool]:
-    """Traits that set the neighbors apart from the index, with whether they mostly have them."""
-    return {one.trait: one.share.value > one.everywhere for one in found.traits if one.is_shared}

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spicula.core.errors import InputError
+from spicula.core.geometry import Geometry
+from spicula.core.volume import Acquisition, Volume
 
 OFFSET = 32768
 """What was added to the Hounsfield units so that they fit unsigned numbers."""
@@ -72,6 +74,23 @@ def read_slice(path: str | Path) -> NDArray[np.int16]:
     if stored.shape != shape:
         raise InputError(f"{path}: image", got=f"shape {stored.shape}", expected=f"{shape}, as its header says")
     return (stored.astype(np.int32) - OFFSET).astype(np.int16)
+
+
+def read_as_volume(path: str | Path, *, pixel_mm: float = 0.8) -> Volume:
+    """Read one slice as a volume of one slice, whose place in the body nobody knows.
+
+    Args:
+        path: A PNG file with 16 bits of gray a pixel.
+        pixel_mm: Side of a pixel; the file does not tell it. DeepLesion's median is 0.8 mm.
+
+    Raises:
+        InputError: See :func:`read_slice`.
+    """
+    array = read_slice(path)
+    geometry = Geometry.from_axes((1, *array.shape), (1.0, pixel_mm, pixel_mm))
+    acquisition = Acquisition(source=str(path), format="PNG", modality="CT")
+    note = f"{path}: a PNG tells neither the size of its pixels, taken for {pixel_mm:g} mm, nor its place in the body."
+    return Volume(array[None], geometry, acquisition=acquisition, warnings=(note,))
 
 
 def read_stack(paths: Sequence[str | Path]) -> NDArray[np.int16]:

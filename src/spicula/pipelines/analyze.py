@@ -28,6 +28,7 @@ from spicula.measure.segment import outline
 from spicula.measure.size import measure_size, nodule_density
 from spicula.pipelines.answers import Question, answer_questions, standard_questions
 from spicula.pipelines.models import Models, load_models
+from spicula.pipelines.neighbors import neighbors_of_findings
 from spicula.pipelines.rate import Rated, rate
 
 LIMIT = 10
@@ -118,6 +119,7 @@ def analyze_findings(
         (*volume.warnings, *notes, *beyond_training(findings)),
         words_of_findings(findings, rated, models=models, asked=asked, style=style),
         look_at_findings(volume, findings, models=models),
+        neighbors_of_findings(volume, findings, models=models),
     )
 
 

@@ -11,11 +11,15 @@ from spicula.classifiers.semantic import SemanticModel, load_semantic
 from spicula.classifiers.ssm import SsmModel, load_ssm
 from spicula.core.bundle import MANIFEST, SHIPPED, Bundle, load_bundle
 from spicula.core.errors import BundleError
+from spicula.retrieval.embedder import Embedder, load_embedder
 from spicula.runtime.openvino import Network, load_network
 
 DETECTION, OUTLINE, RISK, SEMANTIC = "nodule-detection", "nodule-outline", "nodule-risk", "nodule-semantic"
-SSM = "nodule-ssm"
+SSM, SEARCH = "nodule-ssm", "nodule-search"
 """Names of the shipped bundles."""
+
+LIDC_INDEX = SHIPPED / "lidc-index"
+"""The index inside the package: vectors, ratings and sizes of LIDC-IDRI's nodules."""
 
 MalignancyBy: TypeAlias = Literal["risk", "semantic"]
 
@@ -35,6 +39,8 @@ class Models:
         semantic: Compares images with words, and rates malignancy; None for none.
         malignancy_by: Whose malignancy is given.
         ssm: Learned from slices without labels: features and where it looks; None for none.
+        search: Turns nodules into vectors that an index is searched with; None for none.
+        index: Where past cases are looked up, see :func:`spicula.pipelines.index.open_place`; None for none.
 
     Raises:
         BundleError: The malignancy is to be the semantic bundle's, and there is none.
@@ -46,6 +52,8 @@ class Models:
     semantic: Bundle | None = None
     malignancy_by: MalignancyBy = MALIGNANCY_BY
     ssm: Bundle | None = None
+    search: Bundle | None = None
+    index: str | None = None
 
     def __post_init__(self) -> None:
         if self.malignancy_by == "semantic" and self.semantic is None:
@@ -74,9 +82,14 @@ class Models:
         return None if self.ssm is None else _ssm_model(self.ssm.folder.as_posix(), self.ssm.fingerprint)
 
     @property
+    def embedder(self) -> Embedder | None:
+        """What turns nodules into vectors; None without one."""
+        return None if self.search is None else _embedder(self.search.folder.as_posix(), self.search.fingerprint)
+
+    @property
     def fingerprints(self) -> tuple[str, ...]:
         """Identities of the bundles in use."""
-        bundles = (self.detection, self.outline, self.risk, self.semantic, self.ssm)
+        bundles = (self.detection, self.outline, self.risk, self.semantic, self.ssm, self.search)
         return tuple(bundle.fingerprint for bundle in bundles if bundle is not None)
 
 
@@ -95,6 +108,11 @@ def _ssm_model(folder: str, _fingerprint: str) -> SsmModel:
     return load_ssm(load_bundle(folder), threads=1)
 
 
+@lru_cache(maxsize=4)
+def _embedder(folder: str, _fingerprint: str) -> Embedder:
+    return load_embedder(load_bundle(folder), threads=1)
+
+
 def load_models(
     *,
     detection: str = DETECTION,
@@ -103,6 +121,8 @@ def load_models(
     semantic: str | None = SEMANTIC,
     malignancy_by: MalignancyBy = MALIGNANCY_BY,
     ssm: str | None = SSM,
+    search: str | None = SEARCH,
+    index: str | None = None,
 ) -> Models:
     """Open the bundles by name or folder.
 
@@ -114,12 +134,19 @@ def load_models(
         malignancy_by: Whose malignancy is given.
         ssm: Learned without labels. The shipped one may be absent: then nothing is said of where it looks; None leaves
             it out.
+        search: Turns nodules into vectors. The shipped one may be absent: then no past cases are looked up; None leaves
+            it out.
+        index: Folder or database of past cases; the shipped index of LIDC-IDRI if None.
 
     Raises:
         BundleError: One is missing, damaged or made for another task.
     """
-    words, unlabeled = _optional(semantic, SEMANTIC), _optional(ssm, SSM)
-    return Models(load_bundle(detection), load_bundle(outline), load_bundle(risk), words, malignancy_by, unlabeled)
+    found = _optional(search, SEARCH)
+    shipped = str(LIDC_INDEX) if found is not None and LIDC_INDEX.is_dir() else None
+    return Models(
+        load_bundle(detection), load_bundle(outline), load_bundle(risk), _optional(semantic, SEMANTIC), malignancy_by,
+        _optional(ssm, SSM), found, index or shipped,
+    )  # fmt: skip
 
 
 def _optional(name: str | None, shipped: str) -> Bundle | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spicula.core.embedding import Match, Scope
 from spicula.core.errors import InputError
 from spicula.core.files import written_aside
+from spicula.core.finding import Point
 from spicula.core.neighbors import Background, Neighborhood
 from spicula.core.volume import Volume
 from spicula.explain.neighbors import background_of, neighborhood
@@ -36,11 +37,15 @@ class Query:
         pid: Patient; empty where it is not known.
         nodule_id: Its name, for the answer.
         vector: float32 ``[d]`` of unit length.
+        center_xyz_mm: Where it is in its image, LPS mm; None where that is not known.
+        image: Its image; None where it is not known.
     """
 
     pid: str
     nodule_id: str
     vector: NDArray[np.float32]
+    center_xyz_mm: Point | None = None
+    image: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +69,9 @@ def query_of(nodule: EmbeddedNodule) -> Query:
     """
     if nodule.vector is None:
         raise InputError(f"nodule {nodule.nodule_id} of {nodule.pid}", got=nodule.error)
-    return Query(nodule.pid, nodule.nodule_id, nodule.vector)
+    facts = nodule.facts
+    center = point_of([float(facts[f"{axis}_mm"]) for axis in "xyz"])
+    return Query(nodule.pid, nodule.nodule_id, nodule.vector, center, Path(str(facts["image_path"])))
 
 
 def query_at(volume: Volume, center_xyz_mm: Sequence[float], *, embedder: Embedder, models: Models) -> Query:
@@ -83,7 +90,7 @@ def query_at(volume: Volume, center_xyz_mm: Sequence[float], *, embedder: Embedd
     center = point_of(center_xyz_mm)
     name = ",".join(f"{value:.1f}" for value in center)
     mask = outline_at(volume, center, models=models, what=f"place {name} of {volume.name}")
-    return Query(volume.acquisition.patient_id, name, embedder(volume, mask))
+    return Query(volume.acquisition.patient_id, name, embedder(volume, mask), center)
 
 
 def query_in_box(
@@ -103,7 +110,8 @@ def query_in_box(
     """
     mask = outline_in_box(volume, slice_index, box, models=models)
     name = f"slice {slice_index}, box " + ",".join(f"{value:g}" for value in box)
-    return Query(volume.acquisition.patient_id, name, embedder(volume, mask))
+    places = mask.geometry.index_to_world(np.argwhere(mask.array_zyx))
+    return Query(volume.acquisition.patient_id, name, embedder(volume, mask), point_of(places.mean(axis=0).tolist()))
 
 
 def search(

@@ -13,13 +13,16 @@ from spicula import __version__
 from spicula.core.analysis import Analysis, Assessment
 from spicula.core.files import written_aside
 from spicula.core.finding import Finding, Size
+from spicula.core.neighbors import Neighborhood
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Volume
 from spicula.core.words import CLEAR, Words
 from spicula.measure.rounding import half_up
 from spicula.report.attention import FULL, Look, look_of
+from spicula.report.matches import cells, sentences
 from spicula.report.pictures import Picture, overview_picture, plane_pictures
-from spicula.report.record import nearest_slice, plain_text
+from spicula.report.record import nearest_slice
+from spicula.report.text import plain_text
 from spicula.report.words import TRAIT_WORDS, WordRow, by_words_alone, difference, looked_most, word_rows
 
 UNKNOWN = "–"
@@ -72,11 +75,27 @@ class Card:
     alone: tuple[str, ...]
     looked: str
     look: Look | None
+    past: PastCases | None
     assessments: tuple[Assessment, ...]
     planes: tuple[Picture, ...]
     overview: Picture
     outlined: bool
     instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastCases:
+    """What the page shows of the past cases that look like a finding.
+
+    Args:
+        said: What they say, sentence by sentence.
+        unlike: Whether the finding is unlike anything in the index.
+        rows: Each case in words, see :func:`spicula.report.matches.cells`.
+    """
+
+    said: tuple[str, ...]
+    unlike: bool
+    rows: tuple[dict[str, str], ...]
 
 
 def write_html(path: Path, analysis: Analysis, *, created: datetime | None = None) -> None:
@@ -170,12 +189,19 @@ def _card(finding: Finding, *, number: int, analysis: Analysis) -> Card:
         alone=by_words_alone(words),
         looked=looked_most(words),
         look=look_of(analysis.slice_reading_of(finding.id), finding),
+        past=_past_cases(analysis.neighbors_of(finding.id)),
         assessments=assessments,
         planes=plane_pictures(analysis.volume, finding),
         overview=overview_picture(analysis.volume, finding),
         outlined=finding.mask is not None and bool(finding.mask.array_zyx.any()),
         instance=instance.sop_instance_uid if instance else "",
     )
+
+
+def _past_cases(found: Neighborhood | None) -> PastCases | None:
+    if found is None:
+        return None
+    return PastCases(tuple(sentences(found)), found.is_unlike_all, tuple(map(cells, found.matches)))
 
 
 def _traits(predictions: dict[str, Prediction], words: Words | None) -> Iterator[Bar]:

@@ -18,6 +18,8 @@ from spicula.core.finding import Finding, Size
 from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Instance, Volume
 from spicula.report.attention import reading_record
+from spicula.report.neighbors import neighbors_record
+from spicula.report.text import plain_text
 from spicula.report.words import words_record
 
 SCHEMA = "spicula-report/1"
@@ -144,12 +146,6 @@ def nearest_slice(volume: Volume, center_xyz_mm: Sequence[float]) -> tuple[int, 
     return index, volume.acquisition.instances[min(present)[1]] if present else None
 
 
-def plain_text(text: str) -> str:
-    """Text without control characters and half characters, which headers may hold and JSON and HTML may not."""
-    readable = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(" " if ord(c) < 32 or 127 <= ord(c) < 160 else c for c in readable).strip()
-
-
 def _number(value: float | None, digits: int = 4) -> float | None:
     return round(float(value), digits) if value is not None and math.isfinite(value) else None
 
@@ -187,6 +183,7 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
     predictions = analysis.predictions_of(finding.id)
     assessments = analysis.assessments.get(finding.id, ())
     words, reading = analysis.words_of(finding.id), analysis.slice_reading_of(finding.id)
+    neighbors = analysis.neighbors_of(finding.id)
     return {
         "id": plain_text(finding.id),
         "center_xyz_mm": _numbers(finding.center_xyz_mm),
@@ -205,6 +202,7 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
         "fleischner": _assessment(assessments, "Fleischner"),
         **({"words": words_record(words)} if words else {}),
         **({"self_supervised": reading_record(reading)} if reading else {}),
+        **({"neighbors": neighbors_record(neighbors)} if neighbors else {}),
     }
 
 

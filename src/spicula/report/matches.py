@@ -1,0 +1,170 @@
+"""What a search found: a record for programs, a table for the terminal, a page with pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from spicula import __version__
+from spicula.core.embedding import Match
+from spicula.core.files import written_aside
+from spicula.core.neighbors import Neighborhood
+from spicula.report.neighbors import neighbors_record, outcome, phrase, shared_words
+from spicula.report.pictures import Picture
+from spicula.report.record import DISCLAIMER
+from spicula.report.text import plain_text
+
+SCHEMA = "spicula-search/1"
+"""Version of the record; a key that changes its meaning or goes away raises it."""
+
+
+class Asked(Protocol):
+    """A nodule whose like was looked for."""
+
+    @property
+    def pid(self) -> str:
+        """Patient; empty where not known."""
+
+    @property
+    def nodule_id(self) -> str:
+        """Its name."""
+
+
+class Found(Protocol):
+    """The matches of one query."""
+
+    @property
+    def query(self) -> Asked:
+        """What was asked."""
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """The nearest first."""
+
+
+class Told(Protocol):
+    """One query with what was found."""
+
+    @property
+    def answer(self) -> Found:
+        """The matches."""
+
+    @property
+    def evidence(self) -> Neighborhood:
+        """What they say."""
+
+    @property
+    def picture(self) -> Picture | None:
+        """Of the query."""
+
+    @property
+    def pictures(self) -> tuple[Picture | None, ...]:
+        """Of the matches."""
+
+
+def matches_record(answers: Sequence[Told], *, index: str) -> dict[str, Any]:
+    """The record of a search: plain JSON values.
+
+    Args:
+        answers: In the order of the queries.
+        index: Where was searched.
+    """
+    return {
+        "schema": SCHEMA,
+        "program": "spicula",
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "disclaimer": DISCLAIMER,
+        "index": plain_text(index),
+        "queries": [
+            {
+                "pid": plain_text(one.answer.query.pid),
+                "nodule_id": plain_text(one.answer.query.nodule_id),
+                "evidence": neighbors_record(one.evidence),
+                "matches": [{"rank": rank, **row} for rank, row in enumerate(_rows(one), start=1)],
+            }
+            for one in answers
+        ],
+    }
+
+
+def _rows(told: Told) -> list[dict[str, Any]]:
+    from spicula.report.neighbors import match_record
+
+    return [match_record(match) for match in told.answer.matches]
+
+
+def matches_table(told: Told) -> Any:
+    """A table for the terminal, with the evidence under it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    query = told.answer.query
+    whose = f" of {query.pid}" if query.pid else ""
+    title, under = escape(f"{query.nodule_id}{whose}"), escape(" ".join(sentences(told.evidence)))
+    table = Table(title=title, title_justify="left", caption=under, caption_justify="left")
+    for column in ("rank", "distance", "patient", "nodule", "mm", "outcome", "diagnosis"):
+        table.add_column(column, justify="right" if column in ("rank", "distance", "mm") else "left")
+    for rank, match in enumerate(told.answer.matches, start=1):
+        row = cells(match)
+        table.add_row(
+            str(rank), *(escape(row[name]) for name in ("distance", "pid", "nodule", "size", "outcome", "diagnosis"))
+        )
+    return table
+
+
+def cells(match: Match) -> dict[str, str]:
+    """What is shown of a match, in words."""
+    facts = match.facts
+    size = facts.get("diameter_mm")
+    return {
+        "distance": f"{match.distance:.3f}",
+        "pid": plain_text(str(facts.get("pid", ""))),
+        "nodule": plain_text(str(facts.get("nodule_id", ""))),
+        "size": f"{size:.1f}" if isinstance(size, float | int) else "",
+        "outcome": outcome(match),
+        "diagnosis": plain_text(str(facts.get("diagnosis", ""))),
+    }
+
+
+def sentences(found: Neighborhood) -> list[str]:
+    """What the neighbors say, sentence by sentence."""
+    said = [phrase(found)]
+    words = shared_words(found)
+    if words:
+        said.append(f"They have in common: {', '.join(words)}.")
+    return said
+
+
+def write_matches_page(path: Path, answers: Sequence[Told], *, index: str) -> None:
+    """Write a page with pictures, whole or not at all: self-contained, no script, no network."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("matches.html.j2").render(
+        version=__version__,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M %Z").strip(),
+        disclaimer=DISCLAIMER,
+        index=plain_text(index),
+        queries=[
+            {
+                "pid": plain_text(one.answer.query.pid),
+                "name": plain_text(one.answer.query.nodule_id),
+                "picture": one.picture,
+                "said": sentences(one.evidence),
+                "unlike": one.evidence.is_unlike_all,
+                "matches": [
+                    {**cells(match), "picture": one.pictures[place] if one.pictures else None}
+                    for place, match in enumerate(one.answer.matches)
+                ],
+            }
+            for one in answers
+        ],
+    )
+    with written_aside(path) as aside:
+        aside.write_text(page, encoding="utf-8")
