@@ -11,7 +11,7 @@ from spicula import __version__
 from spicula.core.embedding import Match
 from spicula.core.files import written_aside
 from spicula.core.neighbors import Neighborhood
-from spicula.report.neighbors import neighbors_record, outcome, phrase, shared_words
+from spicula.report.neighbors import match_record, neighbors_record, outcome, phrase, shared_words
 from spicula.report.pictures import Picture
 from spicula.report.record import DISCLAIMER
 from spicula.report.text import plain_text
@@ -91,8 +91,6 @@ def matches_record(answers: Sequence[Told], *, index: str) -> dict[str, Any]:
 
 
 def _rows(told: Told) -> list[dict[str, Any]]:
-    from spicula.report.neighbors import match_record
-
     return [match_record(match) for match in told.answer.matches]
 
 
@@ -158,6 +156,7 @@ def write_matches_page(path: Path, answers: Sequence[Told], *, index: str) -> No
                 "picture": one.picture,
                 "said": sentences(one.evidence),
                 "unlike": one.evidence.is_unlike_all,
+                "shown": any(one.pictures),
                 "matches": [
                     {**cells(match), "picture": one.pictures[place] if one.pictures else None}
                     for place, match in enumerate(one.answer.matches)
