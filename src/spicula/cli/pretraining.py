@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -12,12 +12,15 @@ from spicula.cli.training import Arch, OutlinesOption, ScansOption, ThreadsOptio
 app = typer.Typer(no_args_is_help=True, help="Learn features without labels (needs the extra 'train').")
 
 Config: TypeAlias = Literal["compact", "short", "long"]
+Pool: TypeAlias = Literal["gem", "average", "max"]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of chest CTs, or of the development data.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
 
 
 @app.command("dinov2")
 def pretrain_dinov2_command(
-    data: Annotated[Path, typer.Option("--data", help="Folder of chest CTs, or of the development data.")],
-    out: Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")],
+    data: DataOption,
+    out: OutOption,
     arch: Annotated[Arch, typer.Option(help="Which vision transformer.")] = "vit-mini",
     registers: Annotated[int, typer.Option(min=0, help="Register tokens.")] = 0,
     config: Annotated[Config, typer.Option(help="For a CPU and some thousand slices, or as published.")] = "compact",
@@ -64,4 +67,80 @@ def pretrain_dinov2_command(
     pretrain_dinov2(
         table, rows, out, shape=shape, recipe=recipe, initial=initial, probe=probe, threads=threads, report=typer.echo
     )
+    typer.echo(f"Run: {out}")
+
+
+Width = Annotated[int, typer.Option(min=4, help="Of the ResNet-18: 64 as published.")]
+Epochs = Annotated[int, typer.Option(min=1, help="1000 as published.")]
+Published = Annotated[bool, typer.Option("--published", help="The paper's views, optimizer and sizes.")]
+LeaveOut = Annotated[Path | None, typer.Option(help="File with patients to leave out, one a line.")]
+
+
+@app.command("simclr")
+def pretrain_simclr_command(
+    data: DataOption,
+    out: OutOption,
+    width: Width = 32,
+    epochs: Epochs = 30,
+    frangi: Annotated[bool, typer.Option("--frangi/--no-frangi", help="Frangi's response as a second channel.")] = True,
+    pool: Annotated[Pool, typer.Option(help="How a feature map becomes a vector.")] = "gem",
+    published: Published = False,
+    scan: ScansOption = None,
+    outline_run: OutlinesOption = None,
+    leave_out: LeaveOut = None,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    threads: ThreadsOption = 1,
+) -> None:
+    """SimCLR on regions of slices, a ResNet-18 with GeM pooling."""
+    from spicula.pipelines.search_arms import Arm, SearchRecipe
+
+    _pretrain_regions(
+        Arm(frangi=frangi, pool=pool), SearchRecipe(width=width, epochs=epochs, published=published, seed=seed), data,
+        out, scan=scan, outline_run=outline_run, leave_out=leave_out, threads=threads,
+    )  # fmt: skip
+
+
+@app.command("vae")
+def pretrain_vae_command(
+    data: DataOption,
+    out: OutOption,
+    width: Width = 32,
+    epochs: Epochs = 30,
+    latent: Annotated[int, typer.Option(min=2, help="Numbers of the code: 256 as published.")] = 64,
+    published: Published = False,
+    scan: ScansOption = None,
+    outline_run: OutlinesOption = None,
+    leave_out: LeaveOut = None,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    threads: ThreadsOption = 1,
+) -> None:
+    """A variational autoencoder of regions of slices: what SimCLR is compared with."""
+    from spicula.pipelines.search_arms import Arm, SearchRecipe
+
+    recipe = SearchRecipe(width=width, epochs=epochs, published=published, latent=latent, seed=seed)
+    _pretrain_regions(
+        Arm("vae", frangi=False, pool="average"), recipe, data, out, scan=scan, outline_run=outline_run,
+        leave_out=leave_out, threads=threads,
+    )  # fmt: skip
+
+
+def _pretrain_regions(
+    arm: Any, recipe: Any, data: Path, out: Path, *, scan: list[Path] | None, outline_run: Path | None,
+    leave_out: Path | None, threads: int,
+) -> None:  # fmt: skip
+    from spicula.core.extras import require
+
+    require("torch", extra="train")
+    from spicula.pipelines.pretrain_regions import pretrain_regions
+    from spicula.pipelines.pretraining_data import read_slices, rows_without
+    from spicula.pipelines.search_arms import pretraining_of, shape_of
+    from spicula.pipelines.search_nodules import as_in_use
+
+    table = read_slices(data, out / "slices", scans=scan or (), outline_run=outline_run, report=typer.echo)
+    rows = rows_without(table, leave_out.read_text(encoding="utf-8").split() if leave_out else [])
+    typer.echo(f"{len(rows)} slices of {len(set(table.patients[rows].tolist()))} patients")
+    pretrain_regions(
+        as_in_use(table), rows, out, method=arm.method, shape=shape_of(arm, recipe), recipe=pretraining_of(arm, recipe),
+        threads=threads, report=typer.echo,
+    )  # fmt: skip
     typer.echo(f"Run: {out}")

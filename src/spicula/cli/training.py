@@ -17,6 +17,9 @@ ScansOption = Annotated[
 OutlinesOption = Annotated[
     Path | None, typer.Option("--outline-run", help="Run folder of 'train outline'; the shipped outlines if omitted.")
 ]
+CompareOption = Annotated[
+    list[Path] | None, typer.Option("--compare", help="A run of 'train ssm' in the same folds; may be repeated.")
+]
 Arch: TypeAlias = Literal["vit-mini", "vit-tiny", "vit-small", "vit-base", "vit-large", "vit-giant"]
 Config: TypeAlias = Literal["compact", "paper"]
 Tuning: TypeAlias = Literal["lora", "ft", "probe"]
@@ -101,6 +104,40 @@ def train_ssm_command(
         for name, judged in forest.items():
             typer.echo(f"forest on the class token, {name}: AUROC {judged['auroc']['value']:.4f}")
         typer.echo(f"as published, slices at random: accuracy {found['compat']['forest']['accuracy']:.4f}")
+        typer.echo(f"Result: {out / EVALUATION}")
+
+
+@app.command("retrieval")
+def train_retrieval_command(
+    data: DataOption,
+    out: RunOption,
+    width: Annotated[int, typer.Option(min=4, help="Of the ResNet-18: 64 as published.")] = 32,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each pretraining.")] = 30,
+    published: Annotated[
+        bool, typer.Option("--published", help="The paper's views, optimizer and sizes; --width 64 --epochs 1000.")
+    ] = False,
+    outline_run: OutlinesOption = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="An encoder to compare with, such as 'vae'; may be repeated. Else all.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="0, 1, ... or all: pretrainings to do now; every one if omitted.")
+    ] = None,
+    compare: CompareOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Lesion search: encoders without labels, tuning on pairs, a head that ships, the bundle and LIDC's index."""
+    from spicula.pipelines.search_arms import SearchRecipe
+    from spicula.pipelines.train_retrieval import EVALUATION, summary, train_retrieval
+
+    recipe = SearchRecipe(width=width, epochs=epochs, published=published)
+    found = train_retrieval(
+        data, out, recipe=recipe, outline_run=outline_run, arms=arm or (), only=only or (), compare=compare or (),
+        threads=threads, report=typer.echo,
+    )  # fmt: skip
+    if found is not None:
+        typer.echo("precision and mean average precision at 10, other patients, malignancy")
+        typer.echo("\n".join(summary(found)))
         typer.echo(f"Result: {out / EVALUATION}")
 
 

@@ -28,6 +28,7 @@ from spicula.pipelines.search_arms import ARMS, MAIN, SearchRecipe, middle_of, p
 from spicula.pipelines.search_bundle import INDEX, index_lidc, ship
 from spicula.pipelines.search_head_fit import HeadRecipe, fit_head, vectors_of
 from spicula.pipelines.search_nodules import Pieces, as_in_use, cut_pieces, features_of_pieces, features_of_regions
+from spicula.pipelines.search_others import measured_vectors, run_vectors
 from spicula.pipelines.slice_table import SliceTable
 from spicula.pipelines.train_risk import outlines_of_run
 
@@ -51,6 +52,7 @@ def train_retrieval(
     tuning: TuningRecipe | None = None,
     outline_run: Path | None = None,
     arms: Sequence[str] = (),
+    compare: Sequence[Path] = (),
     only: Sequence[str] = (),
     folds: int = 5,
     threads: int = 1,
@@ -69,6 +71,7 @@ def train_retrieval(
         outline_run: Run folder of ``train outline``, whose networks outline the nodules they did not learn from.
         arms: Names in :data:`spicula.pipelines.search_arms.ARMS` to pretrain and judge; all if empty. The main one is
             always among them.
+        compare: Runs of ``train ssm`` in the same folds, whose features stand beside.
         only: Of ``"0"`` ... and ``"all"``: pretrainings to do now; all if empty. Several commands may share them.
         folds: Number of patient folds.
         threads: Of torch.
@@ -117,6 +120,7 @@ def train_retrieval(
         data, out / "table", outlines=outlines, identity=identity, variants=VARIANTS, seed=0, limit=limit
     )
     vectors = _vectors(out, chosen, known, pieces, fold_of, recipe, head, tuning, report=report)
+    vectors |= measured_vectors(known, fold_of) | run_vectors(compare, pieces, folds=folds)
     result = judge_retrieval(vectors, queries_of(known, fold_of), against="diameter")
     told = {"nodules": len(cases), "patients": len(set(known.patients.tolist())), "embeddings": result}
     write_json(out / EVALUATION, told, finite=True)
