@@ -18,7 +18,7 @@ OutlinesOption = Annotated[
     Path | None, typer.Option("--outline-run", help="Run folder of 'train outline'; the shipped outlines if omitted.")
 ]
 CompareOption = Annotated[
-    list[Path] | None, typer.Option("--compare", help="A run of 'train ssm' in the same folds; may be repeated.")
+    list[Path] | None, typer.Option("--compare", help="A run of 'train ssm' or 'train semantic'; may be repeated.")
 ]
 Arch: TypeAlias = Literal["vit-mini", "vit-tiny", "vit-small", "vit-base", "vit-large", "vit-giant"]
 Config: TypeAlias = Literal["compact", "paper"]

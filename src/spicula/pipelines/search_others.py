@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spicula.classifiers.semantic import load_semantic, see
+from spicula.core.bundle import load_bundle
 from spicula.core.errors import InputError
 from spicula.core.extras import require
+from spicula.core.finding import Case
+from spicula.pipelines.models import SEMANTIC, SSM
 from spicula.pipelines.risk_fit import KernelRecipe, fit_kernel
-from spicula.pipelines.risk_table import Table
+from spicula.pipelines.risk_table import Outlines, Table
 from spicula.pipelines.search_nodules import Pieces
 from spicula.transforms.nodule_slices import PATCHES, PIXELS
 
@@ -42,12 +46,17 @@ def _standardized(values: NDArray[np.floating], rows: Rows) -> NDArray[np.floati
     return np.asarray(np.clip((values - center) / scale, -4.0, 4.0))
 
 
-def run_vectors(runs: Sequence[Path], pieces: Pieces, *, folds: int) -> Vectors:
+def run_vectors(
+    runs: Sequence[Path], cases: Sequence[Case], pieces: Pieces, *, outlines: Outlines, folds: int
+) -> Vectors:  # fmt: skip
     """Embeddings by the networks of other runs that have not learned from each fold's patients.
 
     Args:
-        runs: Run folders of ``train ssm``: the class token over the slices, seen near the outline.
-        pieces: Slices of the nodules.
+        runs: Run folders of ``train ssm`` (the class token over the slices, seen near the outline) or ``train semantic``
+            (what its networks of images and words make of the nodule's planes).
+        cases: The nodules.
+        pieces: Slices of the same.
+        outlines: By networks that have not learned from the nodule's patient.
         folds: Of the runs.
 
     Returns:
@@ -58,10 +67,28 @@ def run_vectors(runs: Sequence[Path], pieces: Pieces, *, folds: int) -> Vectors:
     """
     found: Vectors = {}
     for run in runs:
-        if not (run / "backbones").is_dir():
-            raise InputError(f"{run}: run to compare with", got="no backbones", expected="a run of 'train ssm'")
-        found["nodule-ssm"] = np.stack([_of_backbone(run / "backbones" / str(fold), pieces) for fold in range(folds)])
+        if (run / SEMANTIC).is_dir():
+            found[SEMANTIC] = _of_semantic(run / SEMANTIC, cases, outlines, folds=folds)
+        elif (run / "backbones").is_dir():
+            found[SSM] = np.stack([_of_backbone(run / "backbones" / str(fold), pieces) for fold in range(folds)])
+        else:
+            expected = "a run of 'train ssm' or 'train semantic'"
+            raise InputError(f"{run}: run to compare with", got="no finished one", expected=expected)
     return found
+
+
+def _of_semantic(
+    folder: Path, cases: Sequence[Case], outlines: Outlines, *, folds: int
+) -> NDArray[np.floating]:  # fmt: skip
+    """``[folds, n, d]``: the embeddings of each fold's members, one after another."""
+    model = load_semantic(load_bundle(folder), threads=1)
+    members = np.asarray(model.folds)
+    seen = []
+    for case in cases:
+        volume, center = case.load_volume(), case.findings[0].center_xyz_mm
+        seen.append(see(volume, center, outlines(case, volume, center), model=model).embedding)
+    whole = np.stack(seen)
+    return np.stack([whole[:, members == fold].reshape(len(cases), -1) for fold in range(folds)])
 
 
 def _of_backbone(folder: Path, pieces: Pieces, *, batch: int = 64) -> NDArray[np.floating]:

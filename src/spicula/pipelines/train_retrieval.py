@@ -71,7 +71,7 @@ def train_retrieval(
         outline_run: Run folder of ``train outline``, whose networks outline the nodules they did not learn from.
         arms: Names in :data:`spicula.pipelines.search_arms.ARMS` to pretrain and judge; all if empty. The main one is
             always among them.
-        compare: Runs of ``train ssm`` in the same folds, whose features stand beside.
+        compare: Runs of ``train ssm`` and ``train semantic`` in the same folds, whose features stand beside.
         only: Of ``"0"`` ... and ``"all"``: pretrainings to do now; all if empty. Several commands may share them.
         folds: Number of patient folds.
         threads: Of torch.
@@ -120,7 +120,7 @@ def train_retrieval(
         data, out / "table", outlines=outlines, identity=identity, variants=VARIANTS, seed=0, limit=limit
     )
     vectors = _vectors(out, chosen, known, pieces, fold_of, recipe, head, tuning, report=report)
-    vectors |= measured_vectors(known, fold_of) | run_vectors(compare, pieces, folds=folds)
+    vectors |= measured_vectors(known, fold_of) | run_vectors(compare, cases, pieces, outlines=outlines, folds=folds)
     result = judge_retrieval(vectors, queries_of(known, fold_of), against="diameter")
     told = {"nodules": len(cases), "patients": len(set(known.patients.tolist())), "embeddings": result}
     write_json(out / EVALUATION, told, finite=True)
