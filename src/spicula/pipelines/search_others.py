@@ -52,8 +52,8 @@ def run_vectors(
     """Embeddings by the networks of other runs that have not learned from each fold's patients.
 
     Args:
-        runs: Run folders of ``train ssm`` (the class token over the slices, seen near the outline) or ``train semantic``
-            (what its networks of images and words make of the nodule's planes).
+        runs: Run folders of ``train ssm`` (the class token over the slices, seen near the outline) or
+            ``train semantic`` (what its networks of images and words make of the nodule's planes).
         cases: The nodules.
         pieces: Slices of the same.
         outlines: By networks that have not learned from the nodule's patient.
