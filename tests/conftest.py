@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .postgres_server import new_database, postgres_server, postgres_url  # noqa: F401
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

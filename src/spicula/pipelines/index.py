@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from spicula.core.bundle import load_bundle
 from spicula.core.errors import InputError
@@ -18,7 +17,7 @@ from spicula.pipelines.embed_nodules import EmbeddedNodule, embed_table, embeddi
 from spicula.pipelines.models import SEARCH, Models, load_models
 from spicula.retrieval.embedder import Embedder, load_embedder
 from spicula.retrieval.index import Index
-from spicula.retrieval.opening import Backend, create_index, open_index
+from spicula.retrieval.opening import Backend, create_index, open_index, rebuild_structure
 
 TOGETHER = 32
 """Nodules that are added in one change."""
@@ -225,9 +224,8 @@ def rebuild_index(place: str, *, backend: Backend = "faiss-hnsw") -> None:
         InputError: The backend has no such structure.
         MissingExtraError: Its package is not installed.
     """
-    with open_place(place, backend=backend) as index:
-        build: Any = getattr(index, "build", None)
-        if build is None:
-            hint = "take faiss-flat, faiss-hnsw or faiss-ivfpq"
-            raise InputError(f"{place}: structure to search by", got=f"none for {backend}", hint=hint)
-        build()
+    if not is_database(place):
+        rebuild_structure(Path(place), backend=backend)
+        return
+    with open_place(place) as index:
+        index.build()  # type: ignore[attr-defined]
