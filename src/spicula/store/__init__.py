@@ -1,1 +1,1 @@
-"""Studies, findings, jobs, users and what was done to them: SQLite and files, or PostgreSQL by URL; one file a matter."""
+"""Studies, findings, jobs, users, and what was done to them: in SQLite and files, or in PostgreSQL; a file each."""
