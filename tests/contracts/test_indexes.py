@@ -15,10 +15,10 @@ import pytest
 from spicula.core.embedding import Embeddings
 from spicula.core.errors import InputError
 from spicula.retrieval.exact import ExactIndex
-from spicula.retrieval.pgvector import PgvectorIndex
 from spicula.retrieval.faiss import FaissIndex
 from spicula.retrieval.index import Index
 from spicula.retrieval.opening import create_index
+from spicula.retrieval.pgvector import PgvectorIndex
 
 DIMENSIONS, NETWORK = 16, "network@1"
 

@@ -182,7 +182,11 @@ def paper_command(
     json: JsonOption = None,
     html: HtmlOption = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="Finished run whose features are checked: 'train ssm' for noreen2025.")
+        Path | None,
+        typer.Option("--run", help="Finished run: 'train ssm' for noreen2025, 'train retrieval' for qi2023."),
+    ] = None,
+    deeplesion: Annotated[
+        Path | None, typer.Option("--deeplesion", help="DeepLesion as published, for qi2023; encoders go to --run.")
     ] = None,
     outline_run: Annotated[
         Path | None, typer.Option(help="Run of 'train outline', for outlines by networks that have not seen a patient.")
@@ -194,13 +198,16 @@ def paper_command(
     seed: SeedOption = 0,
 ) -> None:
     """Ours beside a paper's numbers, on the data that is there; or whether its numbers can be at all."""
+    from spicula.core.errors import InputError
     from spicula.pipelines.evaluate_paper import Trained, report_paper
 
     if key is None:
         _list_papers()
         return
     check_outputs({"--out": out, "--json": json, "--html": html})
-    trained = Trained(run, outline_run, facts) if run else None
+    if deeplesion is not None and run is None:
+        raise InputError("--deeplesion", got="no --run", expected="a folder for its encoders", hint="--run RUN")
+    trained = Trained(run, outline_run, facts, deeplesion) if run else None
     found = report_paper(key, data, out=out, check=check, seed=seed, resamples=resamples, trained=trained)
     if html and found.evaluation:
         from spicula.pipelines.evaluation_pages import paper_page

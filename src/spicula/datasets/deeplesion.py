@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
 from spicula.core.finding import Case
@@ -121,6 +122,22 @@ def read_lesions(root: str | Path) -> tuple[Lesion, ...]:
         raise InputError(f"{root}: no DL_info.csv")
     parse = LesionParser()
     return tuple(parse(row) for row in read_table(path, required=COLUMNS))
+
+
+def read_key_slice(root: str | Path, lesion: Lesion) -> NDArray[np.int16]:
+    """Read the slice that a lesion was measured on, without those around it.
+
+    Args:
+        root: As for :func:`load_cases`.
+        lesion: A row of :func:`read_lesions`.
+
+    Returns:
+        int16 ``[rows, columns]`` in HU.
+
+    Raises:
+        InputError: The file is not there, no 16-bit gray PNG, or damaged.
+    """
+    return png16.read_slice(_images(Path(root)) / f"{lesion.folder}/{lesion.key_slice:03d}.png")
 
 
 def lesion_search_skips(root: str | Path) -> tuple[str, ...]:

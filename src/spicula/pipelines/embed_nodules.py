@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -17,7 +17,7 @@ from spicula.core.errors import InputError, SpiculaError
 from spicula.core.finding import Point
 from spicula.core.semantics import ABSENT_WORDS
 from spicula.core.volume import Mask, Volume
-from spicula.datasets.nodule_csv import Coords, NoduleRow, read_nodules
+from spicula.datasets.nodule_csv import Coords, NoduleRow, NoduleTable, read_nodules
 from spicula.dicom.gaps import Gaps
 from spicula.dicom.reader import Tilt
 from spicula.formats import read_volume
@@ -26,11 +26,21 @@ from spicula.measure.size import measure_size
 from spicula.pipelines.models import Models
 from spicula.pipelines.rate import require_tissue
 from spicula.retrieval.embedder import Embedder
+from spicula.retrieval.index import Kind
 from spicula.transforms.regions import box_ellipse
 
 LEAST_OVERLAP = 0.3
 """An outline that overlaps less (Jaccard, on the box's slice) with a drawn box is of something else: the ellipse in the
 box stands for the lesion then."""
+
+PLACE = ("x_mm", "y_mm", "z_mm")
+"""Facts that no column of a table can change."""
+
+MEASURED: Mapping[str, Kind] = {
+    "diameter_mm": "number", "volume_mm3": "number", "x_mm": "number", "y_mm": "number", "z_mm": "number",
+    "study_date": "text", "series_uid": "text",
+}  # fmt: skip
+"""What :func:`measured_facts` tells; a column of the same name is of the same kind."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +85,7 @@ def embed_table(
     coords: Coords = "lps",
     gaps: Gaps = "error",
     tilt: Tilt = "error",
+    fields: Mapping[str, Kind] = MEASURED,
 ) -> Iterator[EmbeddedNodule]:
     """Embed the nodules of a CSV file, in its order; each image is read once as long as its rows stand together.
 
@@ -85,11 +96,13 @@ def embed_table(
         coords: What the coordinates are.
         gaps: What to do about missing or irregular slices of DICOM images.
         tilt: What to do about a tilted gantry.
+        fields: Kinds that are settled, see :func:`text_columns`.
 
     Raises:
         InputError: The file cannot be read or lacks a column.
     """
     rows = read_nodules(nodules, coords=coords)
+    texts = text_columns(rows, fields)
     read = partial(read_volume, gaps=gaps, tilt=tilt)
     for path, group in groupby(rows.rows, key=lambda row: row.image_path):
         volume, failure = None, ""
@@ -98,11 +111,12 @@ def embed_table(
         except (SpiculaError, OSError) as error:
             failure = str(error)
         for row in group:
-            yield _embedded(volume, row, failure, embedder, models, decimal_comma=rows.decimal_comma)
+            written = written_facts(row.extra, decimal_comma=rows.decimal_comma, texts=texts)
+            yield _embedded(volume, row, failure, embedder, models, written=written)
 
 
 def _embedded(
-    volume: Volume | None, row: NoduleRow, failure: str, embedder: Embedder, models: Models, *, decimal_comma: bool
+    volume: Volume | None, row: NoduleRow, failure: str, embedder: Embedder, models: Models, *, written: Facts
 ) -> EmbeddedNodule:
     facts = {"pid": row.pid, "nodule_id": row.nodule_id}
     if row.error or volume is None:
@@ -110,12 +124,9 @@ def _embedded(
     try:
         center = row.center_xyz_mm(volume.geometry)
         mask = outline_at(volume, center, models=models, what=f"nodule {row.nodule_id} of {row.pid}")
-        known = {
-            **facts,
-            **measured_facts(volume, mask, center),
-            **written_facts(row.extra, decimal_comma=decimal_comma),
-        }
-        known["image_path"] = str(row.image_path)
+        measured = measured_facts(volume, mask, center)
+        known = {**facts, **measured, **written, **{name: measured[name] for name in PLACE}}
+        known["image_path"] = str(row.image_path.absolute())
         return EmbeddedNodule(row.pid, row.nodule_id, embedder(volume, mask), known)
     except SpiculaError as error:
         return EmbeddedNodule(row.pid, row.nodule_id, None, facts, str(error))
@@ -180,8 +191,29 @@ def measured_facts(volume: Volume, mask: Mask, center_xyz_mm: Sequence[float]) -
     return facts
 
 
-def written_facts(cells: Mapping[str, str], *, decimal_comma: bool = False) -> dict[str, Fact]:
+def text_columns(table: NoduleTable, fields: Mapping[str, Kind]) -> frozenset[str]:
+    """Columns whose cells are text, also those that look like numbers: what is kept has one kind under one name.
+
+    Args:
+        table: Its columns beyond those that every table has.
+        fields: Names whose kind is settled; any other column is text if one of its cells is no number.
+    """
+    found = {name for name, kind in fields.items() if kind == "text"}
+    for row in table.rows:
+        facts = written_facts(row.extra, decimal_comma=table.decimal_comma)
+        found |= {name for name, fact in facts.items() if isinstance(fact, str) and name not in fields}
+    return frozenset(found)
+
+
+def written_facts(
+    cells: Mapping[str, str], *, decimal_comma: bool = False, texts: Collection[str] = ()
+) -> dict[str, Fact]:
     """What a table says of a nodule beside its place: numbers as numbers, all else as text; empty cells are not known.
+
+    Args:
+        cells: By column.
+        decimal_comma: Numbers may be written with a comma.
+        texts: Columns that are text in any case.
 
     Example:
         >>> written_facts({"malignant": "1", "type": "lung", "note": "", "study_date": "2001-02-03"})
@@ -192,7 +224,7 @@ def written_facts(cells: Mapping[str, str], *, decimal_comma: bool = False) -> d
         if cell.lower() in ABSENT_WORDS:
             continue
         try:
-            value = float(cell.replace(",", ".") if decimal_comma else cell)
+            value = math.nan if name in texts else float(cell.replace(",", ".") if decimal_comma else cell)
         except ValueError:
             value = math.nan
         facts[name] = value if math.isfinite(value) else cell

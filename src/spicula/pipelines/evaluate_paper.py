@@ -80,11 +80,13 @@ class Trained:
         run: Its folder.
         outline_run: Run of ``train outline`` whose networks have not learned from the nodule's patient.
         facts: CSV of facts of patients, for late fusion.
+        deeplesion: DeepLesion as published, for ``qi2023``: its encoders are pretrained in the run's folder.
     """
 
     run: Path
     outline_run: Path | None = None
     facts: Path | None = None
+    deeplesion: Path | None = None
 
 
 def evaluate_paper(
@@ -124,15 +126,24 @@ def evaluate_paper(
     return PaperEvaluation(found, ran, tuple(not_run), seed, resamples, versions())
 
 
+_TAKES_RUN = {"noreen2025": "train ssm", "qi2023": "train retrieval"}
+"""What trains the run that a paper's checks are made on."""
+
+
 def _on_training(about: Paper, data: Path, trained: Trained | None) -> list[Ran]:
-    if about.key != "noreen2025":
+    if about.key not in _TAKES_RUN:
         if trained is not None:
-            raise InputError("run", got=f"{trained.run} for {about.key}", expected="noreen2025",
+            raise InputError("run", got=f"{trained.run} for {about.key}", expected=" or ".join(_TAKES_RUN),
                              hint="leave --run out")  # fmt: skip
         return []
     if trained is None:
-        return [Ran(missing=("its checks: name a finished run of 'spicula train ssm' with --run",))]
+        what = _TAKES_RUN[about.key]
+        return [Ran(missing=(f"its checks: name a finished run of 'spicula {what}' with --run",))]
     require("torch", extra="train")
+    if about.key == "qi2023":
+        from spicula.pipelines.lesion_types import qi_rows
+
+        return [qi_rows(about, data, trained.run, deeplesion=trained.deeplesion)]
     from spicula.pipelines.ssm_paper import noreen_rows
 
     return [noreen_rows(about, data, trained.run, outline_run=trained.outline_run, facts=trained.facts)]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from spicula.core.bundle import load_bundle
-from spicula.core.errors import InputError
+from spicula.core.errors import InputError, SpiculaError
 from spicula.datasets.nodule_csv import Coords
 from spicula.dicom.gaps import Gaps
 from spicula.dicom.reader import Tilt
-from spicula.pipelines.embed_nodules import EmbeddedNodule, embed_table, embeddings_of
+from spicula.pipelines.embed_nodules import MEASURED, EmbeddedNodule, embed_table, embeddings_of
 from spicula.pipelines.models import SEARCH, Models, load_models
 from spicula.retrieval.embedder import Embedder, load_embedder
-from spicula.retrieval.index import Index
+from spicula.retrieval.facts import checked_facts
+from spicula.retrieval.index import Index, Kind
 from spicula.retrieval.opening import Backend, create_index, open_index, rebuild_structure
 
 TOGETHER = 32
@@ -124,12 +126,16 @@ def build_index(
     embedder = embedder_of(bundle)
     found = embed_table(nodules, embedder=embedder, models=models or load_models(), coords=coords, gaps=gaps, tilt=tilt)
     create_place(place, fingerprint=embedder.fingerprint, dimensions=embedder.dimensions)
-    with open_place(place) as index:
-        told = _add(index, found, replace=False, progress=progress)
-    if not told.added:
-        if not is_database(place):
-            shutil.rmtree(place)
-        raise InputError(f"{nodules}: nodules", got="none that could be embedded", expected="one", hint=told.failed[0])
+    try:
+        with open_place(place) as index:
+            told = _add(index, found, replace=False, progress=progress)
+        if not told.added:
+            hint = told.failed[0]
+            raise InputError(f"{nodules}: nodules", got="none that could be embedded", expected="one", hint=hint)
+    except BaseException:
+        with suppress(SpiculaError):
+            _drop_empty(place)
+        raise
     if backend != "exact":
         rebuild_index(place, backend=backend)
     return told
@@ -165,8 +171,9 @@ def add_nodules(
                 hint="name its bundle with --bundle, or build the index anew",
             )  # fmt: skip
         found = embed_table(
-            nodules, embedder=embedder, models=models or load_models(), coords=coords, gaps=gaps, tilt=tilt
-        )
+            nodules, embedder=embedder, models=models or load_models(), coords=coords, gaps=gaps, tilt=tilt,
+            fields={**MEASURED, **index.fields},
+        )  # fmt: skip
         return _add(index, found, replace=replace, progress=progress)
 
 
@@ -174,16 +181,18 @@ def _add(
     index: Index, nodules: Iterator[EmbeddedNodule], *, replace: bool, progress: Progress | None
 ) -> Added:  # fmt: skip
     added, kept, failed, seen = 0, 0, list[str](), set[str]()
-    done = 0
+    kinds, done = {**MEASURED, **index.fields}, 0
     while some := tuple(islice(nodules, TOGETHER)):
         fresh, older = list[EmbeddedNodule](), list[EmbeddedNodule]()
         for one in some:
             done += 1
             name = one.finding_id
-            if one.error or name in seen:
-                why = one.error or "there twice in the table"
+            why, there = one.error or ("there twice in the table" if name in seen else ""), name in index
+            if not why and (replace or not there):
+                why = _unfit(one, kinds)
+            if why:
                 failed.append(f"nodule {one.nodule_id} of {one.pid}: {why}")
-            elif name not in index:
+            elif not there:
                 fresh.append(one)
             elif replace:
                 older.append(one)
@@ -197,6 +206,29 @@ def _add(
                 change(*embeddings_of(chosen, fingerprint=index.fingerprint))
         added += len(fresh) + len(older)
     return Added(added, kept, tuple(failed))
+
+
+def _unfit(nodule: EmbeddedNodule, kinds: dict[str, Kind]) -> str:
+    """Why an index cannot keep what is known of a nodule, or nothing; new fields join those that are known."""
+    try:
+        _, new = checked_facts([nodule.finding_id], [nodule.facts], kinds)
+    except InputError as error:
+        return str(error)
+    kinds.update(new)
+    return ""
+
+
+def _drop_empty(place: str) -> None:
+    """Take an index away if it holds nothing."""
+    with open_place(place) as index:
+        if len(index):
+            return
+    if not is_database(place):
+        shutil.rmtree(place)
+        return
+    from spicula.retrieval.pgvector import PgvectorIndex
+
+    PgvectorIndex.drop(*_parts(place))
 
 
 def remove_nodules(place: str, finding_ids: Sequence[str], *, where: str | None = None) -> int:
@@ -225,6 +257,9 @@ def rebuild_index(place: str, *, backend: Backend = "faiss-hnsw") -> None:
         MissingExtraError: Its package is not installed.
     """
     if not is_database(place):
+        if backend == "exact":
+            hint = "take faiss-hnsw or faiss-ivfpq"
+            raise InputError(f"{place}: structure to search by", got="none for exact", hint=hint)
         rebuild_structure(Path(place), backend=backend)
         return
     with open_place(place) as index:

@@ -243,7 +243,7 @@ def nearest_neighbors_probe(
     labels = np.array([label_of[table.case_ids[row]] for row in known])
     same_patient = table.patients[chosen][:, None] == table.patients[chosen][None]
     votes = min(neighbors, int((~same_patient).sum(axis=1).min()))
-    if votes == 0:
+    if votes == 0 or len(np.unique(labels)) < 2:
         return None
 
     def probe(backbone: Any) -> dict[str, float]:

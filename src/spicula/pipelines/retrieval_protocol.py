@@ -43,13 +43,13 @@ class Queries:
         patients: ``[n]``.
         fold_of: ``[n]``.
         labels: ``[n]`` by what is to agree, for example ``"malignancy"`` and ``"texture"``.
-        ratings: ``[n, traits]`` 1 to 5: the nearer, the better is a match.
+        ratings: ``[n, traits]`` 1 to 5: the nearer, the better is a match; None: the label alone says so.
     """
 
     patients: NDArray[np.str_]
     fold_of: NDArray[np.intp]
     labels: Mapping[str, NDArray[np.intp]]
-    ratings: Array
+    ratings: Array | None = None
 
     def __len__(self) -> int:
         """Number of nodules."""
@@ -100,7 +100,8 @@ def _scores(vectors: NDArray[np.floating], queries: Queries, k: int) -> dict[tup
 def _of_fold(
     vectors: Array, rows: NDArray[np.intp], queries: Queries, agree: str, k: int
 ) -> dict[str, ScopeScores]:  # fmt: skip
-    label, patients, ratings = queries.labels[agree], queries.patients, queries.ratings
+    label, patients = queries.labels[agree], queries.patients
+    rated = np.empty((0, 0)) if queries.ratings is None else queries.ratings
     everyone = distances_between(vectors[rows], vectors, own=rows)
     among = distances_between(vectors[rows])
 
@@ -108,12 +109,18 @@ def _of_fold(
         items = np.arange(len(queries)) if seen else rows
 
         def gain(asked: NDArray[np.intp]) -> Array:
-            apart = np.abs(ratings[rows[asked]][:, None] - ratings[items][None]).mean(axis=2)
+            apart = np.abs(rated[rows[asked]][:, None] - rated[items][None]).mean(axis=2)
             return np.asarray(np.maximum(0.0, 1.0 - apart / RATING_SPAN))
 
         index = {"index_labels": label, "index_patients": patients} if seen else {}
         return score_scope(
-            everyone if seen else among, label[rows], k=k, scope=scope, patients=patients[rows], gain=gain, **index
+            everyone if seen else among,
+            label[rows],
+            k=k,
+            scope=scope,
+            patients=patients[rows],
+            gain=gain if rated.size else None,
+            **index,
         )
 
     return {**{scope: scored(scope, seen=True) for scope in SCOPES}, "unseen": scored("cross-patient", seen=False)}

@@ -22,7 +22,7 @@ from spicula.pipelines.pretrain_regions import load_encoder, pretrain_regions
 from spicula.pipelines.pretraining_data import read_slices
 from spicula.pipelines.retrieval_protocol import Queries, judge_retrieval
 from spicula.pipelines.retrieval_tuning import TuningRecipe, tune
-from spicula.pipelines.risk_table import Table, make_table
+from spicula.pipelines.risk_table import Outlines, Table, make_table
 from spicula.pipelines.run_folder import as_json, open_run, write_json
 from spicula.pipelines.search_arms import ARMS, MAIN, SearchRecipe, middle_of, pretraining_of, shape_of
 from spicula.pipelines.search_bundle import INDEX, index_lidc, ship
@@ -51,6 +51,7 @@ def train_retrieval(
     head: HeadRecipe | None = None,
     tuning: TuningRecipe | None = None,
     outline_run: Path | None = None,
+    outlines: Outlines | None = None,
     arms: Sequence[str] = (),
     compare: Sequence[Path] = (),
     only: Sequence[str] = (),
@@ -69,6 +70,7 @@ def train_retrieval(
         head: Of the head that ships.
         tuning: Of the published tuning on pairs.
         outline_run: Run folder of ``train outline``, whose networks outline the nodules they did not learn from.
+        outlines: Of the small volumes by other means, for a trial.
         arms: Names in :data:`spicula.pipelines.search_arms.ARMS` to pretrain and judge; all if empty. The main one is
             always among them.
         compare: Runs of ``train ssm`` and ``train semantic`` in the same folds, whose features stand beside.
@@ -110,11 +112,13 @@ def train_retrieval(
     for arm, name in todo:
         if not only or name in only:
             _pretrain(table, data, out, arm, name, held_out.get(name, []), recipe, threads=threads, report=report)
-    lacking = [f"{arm} {name}" for arm, name in todo if not (_folder(out, arm, name) / WEIGHTS).is_file()]
+    lacking = [f"{arm} {name}" for arm, name in todo if not (encoder_folder(out, arm, name) / WEIGHTS).is_file()]
     if lacking:
         report(f"not yet there: {', '.join(lacking)}")
         return None
-    outlines, identity = outlines_of_run(data, outline_run or out / "outline", cases, folds=folds, threads=threads)
+    identity = "given"
+    if outlines is None:
+        outlines, identity = outlines_of_run(data, outline_run or out / "outline", cases, folds=folds, threads=threads)
     pieces = cut_pieces(cases, out / "pieces", outlines=outlines, identity=identity, report=report)
     known = make_table(
         data, out / "table", outlines=outlines, identity=identity, variants=VARIANTS, seed=0, limit=limit
@@ -124,7 +128,7 @@ def train_retrieval(
     result = judge_retrieval(vectors, queries_of(known, fold_of), against="diameter")
     told = {"nodules": len(cases), "patients": len(set(known.patients.tolist())), "embeddings": result}
     write_json(out / EVALUATION, told, finite=True)
-    bundle = ship(out, _folder(out, MAIN, ALL), known, pieces, told, recipe=recipe, head=head)
+    bundle = ship(out, encoder_folder(out, MAIN, ALL), known, pieces, told, recipe=recipe, head=head)
     index_lidc(data, out / INDEX, tuple(cases), bundle=bundle, outlines=outlines, report=report)
     return told
 
@@ -135,7 +139,8 @@ def _require_known(what: str, given: Sequence[str], known: Sequence[str]) -> Non
         raise InputError(what, got=repr(unknown[0]), expected=f"of {', '.join(known)}")
 
 
-def _folder(out: Path, arm: str, name: str) -> Path:
+def encoder_folder(out: Path, arm: str, name: str) -> Path:
+    """Where a run keeps the encoder of an arm that has not seen a fold, or has seen all."""
     return out / ENCODERS / arm.replace(" + ", "-") / name
 
 
@@ -151,7 +156,7 @@ def _pretrain(
         return features_of_regions(encoder, table.hu[some], middle=pretraining.views.middle)
 
     pretrain_regions(
-        table, rows, _folder(out, arm, name), method=ARMS[arm].method, shape=shape_of(ARMS[arm], recipe),
+        table, rows, encoder_folder(out, arm, name), method=ARMS[arm].method, shape=shape_of(ARMS[arm], recipe),
         recipe=pretraining, probe=nearest_neighbors_probe(table, data, rows, features=features), threads=threads,
         report=report,
     )  # fmt: skip
@@ -167,14 +172,14 @@ def _vectors(
     raw: dict[str, list[NDArray[np.float32]]] = {}
     for arm in arms:
         for fold in folds:
-            encoder = load_encoder(_folder(out, arm, str(fold)), method=ARMS[arm].method, latent=recipe.latent)
+            encoder = load_encoder(encoder_folder(out, arm, str(fold)), method=ARMS[arm].method, latent=recipe.latent)
             raw.setdefault(arm, []).append(features_of_pieces(encoder, pieces, middle=middle))
         vectors[arm] = unit(np.stack(raw[arm]))
     tuned = []
     for fold in folds:
         report(f"tuning without fold {fold}")
         encoder = tune(
-            _folder(out, MAIN, str(fold)), out / TUNED / str(fold), pieces, known.labels[:, 0].astype(np.intp),
+            encoder_folder(out, MAIN, str(fold)), out / TUNED / str(fold), pieces, known.labels[:, 0].astype(np.intp),
             known.patients, np.flatnonzero(fold_of != fold), tuning, middle=middle,
         )  # fmt: skip
         tuned.append(features_of_pieces(encoder, pieces, middle=middle))
@@ -198,11 +203,16 @@ def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
 def queries_of(known: Table, fold_of: NDArray[np.intp]) -> Queries:
     """What is to agree: malignancy by the readers' votes; solid, part-solid or ground glass; all traits' ratings."""
     truth = [case.findings[0].truth for case in known.cases]
-    texture = np.array([0 if t["texture"] <= 1 else 2 if t["texture"] >= 5 else 1 for t in truth])
+    texture = np.array([texture_of(t) for t in truth])
     ratings = np.array([[t[name] for name in RATED] for t in truth])
     return Queries(
         known.patients, fold_of, {"malignancy": known.labels[:, 0].astype(np.intp), "texture": texture}, ratings
     )
+
+
+def texture_of(truth: Mapping[str, float]) -> int:
+    """0 ground glass, 1 part-solid, 2 solid, by the readers' rounded rating."""
+    return 0 if truth["texture"] <= 1 else 2 if truth["texture"] >= 5 else 1
 
 
 RATED = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")

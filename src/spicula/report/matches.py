@@ -100,8 +100,8 @@ def matches_table(told: Told) -> Any:
     from rich.table import Table
 
     query = told.answer.query
-    whose = f" of {query.pid}" if query.pid else ""
-    title, under = escape(f"{query.nodule_id}{whose}"), escape(" ".join(sentences(told.evidence)))
+    named = plain_text(query.nodule_id) + (f" of {plain_text(query.pid)}" if query.pid else "")
+    title, under = escape(named), escape(" ".join(sentences(told.evidence)))
     table = Table(title=title, title_justify="left", caption=under, caption_justify="left")
     for column in ("rank", "distance", "patient", "nodule", "mm", "outcome", "diagnosis"):
         table.add_column(column, justify="right" if column in ("rank", "distance", "mm") else "left")

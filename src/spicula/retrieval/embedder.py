@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from spicula.core.bundle import Bundle
 from spicula.core.embedding import Embeddings
 from spicula.core.errors import BundleError
+from spicula.core.geometry import Geometry
 from spicula.core.volume import Mask, Volume
 from spicula.measure.radiomics import describe, feature_vector
 from spicula.runtime.openvino import Network, load_network
@@ -91,8 +92,10 @@ def load_embedder(bundle: Bundle, *, threads: int | None = None) -> Embedder:
     Raises:
         BundleError: It is damaged or was made for another task.
     """
-    outputs, seen = bundle.manifest["outputs"], bundle.preprocessing
-    kind = outputs.get("kind") if isinstance(outputs, dict) else None
+    outputs, seen = (
+        part if isinstance(part, dict) else {} for part in (bundle.manifest["outputs"], bundle.preprocessing)
+    )
+    kind = outputs.get("kind")
     if bundle.task != TASK or kind != KIND:
         raise BundleError(
             f"bundle {bundle.name}: task and kind", got=f"{bundle.task}, {kind}", expected=f"{TASK}, {KIND}"
@@ -112,4 +115,22 @@ def load_embedder(bundle: Bundle, *, threads: int | None = None) -> Embedder:
         )
     network, head = (load_network(bundle, name, threads=threads) for name in (NETWORK_FILE, HEAD_FILE))
     measured = tuple(str(name) for name in seen.get("measured", ()))
-    return Embedder(bundle.fingerprint, network, head, middle, pixels, frangi, slices, measured, dimensions)
+    loaded = Embedder(bundle.fingerprint, network, head, middle, pixels, frangi, slices, measured, dimensions)
+    _try(loaded, bundle)
+    return loaded
+
+
+def _try(embedder: Embedder, bundle: Bundle) -> None:
+    """Embed a made-up nodule: what a manifest says and what its networks take may differ, and both be undamaged."""
+    inside = np.zeros((12, 12, 12), dtype=np.bool_)
+    inside[3:9, 3:9, 3:9] = True
+    grid = Geometry.from_axes(inside.shape, (1.0, 1.0, 1.0))
+    try:
+        got = str(len(embedder(Volume(np.where(inside, 0, -850).astype(np.int16), grid), Mask(inside, grid))))
+    except (KeyError, ValueError, RuntimeError) as error:  # a name, a shape, what OpenVINO says of shapes
+        got = (str(error).strip().splitlines() or ["nothing"])[-1]
+    if got != str(embedder.dimensions):
+        raise BundleError(
+            f"bundle {bundle.name}: networks that do not fit the manifest", got=got,
+            expected=f"{embedder.dimensions} numbers", hint="install the bundle again, or update Spicula",
+        )  # fmt: skip

@@ -18,7 +18,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
@@ -98,6 +98,22 @@ class PgvectorIndex:
         _check_number("ef_search", ef_search, 1, 1000)
         with _closed_on_error(Session(url)) as session:
             return cls(session, table, ef_search=ef_search)
+
+    @staticmethod
+    def drop(url: str, name: str) -> None:
+        """Take an index away with all that is in it.
+
+        Args:
+            url: ``postgresql://user@host/database``; the user needs to own the index.
+            name: Of the index.
+
+        Raises:
+            InputError: A name or URL that cannot be, no server, no right, or no such index.
+            MissingExtraError: psycopg is not installed.
+        """
+        table = Table(name)
+        with closing(Session(url)) as session, session.transaction() as cursor:
+            cursor.execute(f"DROP SCHEMA {table.schema} CASCADE")
 
     def __repr__(self) -> str:
         """Where it is, without the password."""

@@ -121,7 +121,7 @@ class Store:
         self._closed = False
         if not self.path.is_file():
             what = f"{folder}: {'no index' if folder.is_dir() else 'no such folder'}"
-            raise InputError(what, expected=f"a folder with {DATABASE}", hint="create_index makes one")
+            raise InputError(what, expected=f"a folder with {DATABASE}", hint="spicula index build makes one")
 
     def close(self) -> None:
         """Close all connections."""

@@ -80,8 +80,8 @@ class Studies:
             Whether it is new.
 
         Raises:
-            InputError: It would go beyond the quota, its series is there in another study, its study of another patient,
-                or its UID with other bytes.
+            InputError: It would go beyond the quota, its series is there in another study, its study with another
+                patient, or its UID with other bytes.
         """
         uid = str(new.instance["sop_instance_uid"])
         digest = _sha256(source)
