@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from .orthanc_server import new_orthanc, orthanc  # noqa: F401
 from .postgres_server import new_database, postgres_server, postgres_url  # noqa: F401
 
 

@@ -1,1 +1,1 @@
-"""DICOM in and out; the only code that imports pydicom or highdicom."""
+"""DICOM in and out; the only code that imports pydicom, highdicom or pynetdicom."""
