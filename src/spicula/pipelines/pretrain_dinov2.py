@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +15,12 @@ from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.core.files import written_aside
 from spicula.networks.checkpoint import (
-    append_log,
     finished_weights,
     resume_checkpoint,
     save_checkpoint,
     save_weights,
 )
+from spicula.pipelines.pretraining_loop import accelerator_of, chance_of_step, run_epochs, shuffled
 from spicula.pipelines.slice_table import SliceTable
 from spicula.pipelines.ssm_features import features_of
 
@@ -86,18 +85,16 @@ def pretrain_dinov2(
     state = training.teacher.state_dict()
     first = resume_checkpoint(out, training.student, training.optimizer, state)
     training.teacher.load_state_dict(state)
-    for epoch in range(first, recipe.epochs):
-        started = time.perf_counter()
-        facts: dict[str, Any] = {"epoch": epoch, **training.epoch(epoch)}
-        if probe is not None and (epoch % probe_every == probe_every - 1 or epoch == recipe.epochs - 1):
-            facts |= probe(training.teacher.network.backbone)
-        facts["seconds"] = round(time.perf_counter() - started, 2)
-        facts["images_per_second"] = round(training.steps * training.images / facts["seconds"], 2)
-        if training.accelerator.is_main_process:
-            append_log(out, facts)
-            save_checkpoint(out, epoch + 1, training.student, training.optimizer, training.teacher.state_dict())
-            report(" ".join(f"{name} {value}" for name, value in facts.items()))
-    weights = {name: value.cpu() for name, value in training.teacher.network.backbone.state_dict().items()}
+    teacher = training.teacher.network.backbone
+    run_epochs(
+        out, first, epochs=recipe.epochs, epoch=training.epoch, images=training.steps * training.images,
+        save=lambda done: save_checkpoint(
+            out, done, training.student, training.optimizer, training.teacher.state_dict()
+        ),
+        accelerator=training.accelerator, probe=None if probe is None else lambda: probe(teacher),
+        probe_every=probe_every, report=report,
+    )  # fmt: skip
+    weights = {name: value.cpu() for name, value in teacher.state_dict().items()}
     if training.accelerator.is_main_process:
         save_weights(out, weights)
     return weights
@@ -130,14 +127,9 @@ class _Training:
         self, table: SliceTable, rows: Rows, shape: Any, recipe: Any, initial: Mapping[str, Any] | None, threads: int
     ) -> None:
         torch = require("torch", extra="train")
-        accelerate = require("accelerate", extra="train")
         from spicula.pretraining.dinov2 import Schedules, Student, Teacher, parameter_groups
 
-        torch.set_num_threads(threads)
-        torch.manual_seed(recipe.seed)
-        cuda = torch.cuda.is_available()
-        half = torch.cuda.is_bf16_supported() if cuda else torch.backends.cpu.get_cpu_capability() == "AVX512"
-        self.accelerator = accelerate.Accelerator(cpu=not cuda, mixed_precision="bf16" if half else "no")
+        self.accelerator = accelerator_of(seed=recipe.seed, threads=threads)
         self.device, self.table, self.rows, self.recipe = self.accelerator.device, table, rows, recipe
         self.student = Student(shape, recipe)
         if initial is not None:
@@ -160,7 +152,7 @@ class _Training:
         totals: dict[str, float] = {}
         need = self.steps * self.images
         rng = np.random.default_rng((self.recipe.seed, epoch))
-        order = np.concatenate([rng.permutation(self.rows) for _ in range(-(-need // len(self.rows)))])
+        order = shuffled(self.rows, need, rng)
         for step in range(self.steps):
             at = step * self.images + self.accelerator.process_index * self.recipe.batch
             for name, value in self._step(order[at : at + self.recipe.batch], epoch, step).items():
@@ -188,9 +180,8 @@ class _Training:
         from spicula.pretraining.dinov2 import losses_of
         from spicula.pretraining.dinov2_masks import batch_masks
 
-        number, key = epoch * self.steps + step, (recipe.seed, epoch, step, self.accelerator.process_index)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))  # stochastic depth
-        rng = np.random.default_rng((1, *key))
+        number = epoch * self.steps + step
+        rng = chance_of_step(recipe.seed, epoch, step, self.accelerator.process_index)
         images, small = make_views(*self._read(rows), recipe.views, rng, mates=self._mates(rows, rng))
         grid = self.student.backbone.grid_of(*images.shape[-2:])
         masks = batch_masks(len(images), grid, rng, masked=recipe.masked, ratios=recipe.mask_ratios)

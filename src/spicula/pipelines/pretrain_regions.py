@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
 from spicula.core.extras import require
-from spicula.networks.checkpoint import append_log, finished_weights, resume_checkpoint, save_checkpoint, save_weights
+from spicula.networks.checkpoint import finished_weights, resume_checkpoint, save_checkpoint, save_weights
 from spicula.pipelines.pretrain_dinov2 import SHAPE, Probe, check_slices, others_of
+from spicula.pipelines.pretraining_loop import accelerator_of, chance_of_step, run_epochs, shuffled
 from spicula.pipelines.slice_table import SliceTable
 from spicula.transforms.frangi import frangi
 
@@ -94,18 +94,14 @@ def pretrain_regions(
     (out / SHAPE).write_text(json.dumps(asdict(shape), indent=1), encoding="utf-8")
     training = _Training(table, rows, method, shape, recipe, threads)
     first = resume_checkpoint(out, training.parts.network, training.parts.optimizer, {})
-    for epoch in range(first, recipe.epochs):
-        started = time.perf_counter()
-        facts: dict[str, Any] = {"epoch": epoch, **training.epoch(epoch)}
-        if probe is not None and (epoch % probe_every == probe_every - 1 or epoch == recipe.epochs - 1):
-            facts |= probe(training.parts.encoder)
-        facts["seconds"] = round(time.perf_counter() - started, 2)
-        facts["images_per_second"] = round(training.steps * training.images / facts["seconds"], 2)
-        if training.accelerator.is_main_process:
-            append_log(out, facts)
-            save_checkpoint(out, epoch + 1, training.parts.network, training.parts.optimizer, {})
-            report(" ".join(f"{name} {value}" for name, value in facts.items()))
-    weights = {name: value.cpu() for name, value in training.parts.encoder.state_dict().items()}
+    encoder = training.parts.encoder
+    run_epochs(
+        out, first, epochs=recipe.epochs, epoch=training.epoch, images=training.steps * training.images,
+        save=lambda done: save_checkpoint(out, done, training.parts.network, training.parts.optimizer, {}),
+        accelerator=training.accelerator, probe=None if probe is None else lambda: probe(encoder),
+        probe_every=probe_every, report=report,
+    )  # fmt: skip
+    weights = {name: value.cpu() for name, value in encoder.state_dict().items()}
     if training.accelerator.is_main_process:
         save_weights(out, weights)
     return weights
@@ -126,13 +122,7 @@ class _Training:
     """A pretraining: everything that stays the same from epoch to epoch."""
 
     def __init__(self, table: SliceTable, rows: Rows, method: Method, shape: Any, recipe: Any, threads: int) -> None:
-        torch = require("torch", extra="train")
-        accelerate = require("accelerate", extra="train")
-        torch.set_num_threads(threads)
-        torch.manual_seed(recipe.seed)
-        cuda = torch.cuda.is_available()
-        half = torch.cuda.is_bf16_supported() if cuda else torch.backends.cpu.get_cpu_capability() == "AVX512"
-        self.accelerator = accelerate.Accelerator(cpu=not cuda, mixed_precision="bf16" if half else "no")
+        self.accelerator = accelerator_of(seed=recipe.seed, threads=threads)
         self.device, self.table, self.rows, self.recipe = self.accelerator.device, table, rows, recipe
         self.images = recipe.batch * self.accelerator.num_processes
         self.steps = max(1, len(rows) // self.images)
@@ -145,7 +135,7 @@ class _Training:
         totals: dict[str, float] = {}
         rng = np.random.default_rng((self.recipe.seed, epoch))
         need = self.steps * self.images
-        order = np.concatenate([rng.permutation(self.rows) for _ in range(-(-need // len(self.rows)))])
+        order = shuffled(self.rows, need, rng)
         self.parts.network.train()
         for step in range(self.steps):
             at = step * self.images + self.accelerator.process_index * self.recipe.batch
@@ -159,9 +149,7 @@ class _Training:
         from spicula.networks.clip_losses import require_finite
 
         torch, recipe = require("torch", extra="train"), self.recipe
-        key = (recipe.seed, epoch, step, self.accelerator.process_index)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))  # dropout, sampling
-        rng = np.random.default_rng((1, *key))
+        rng = chance_of_step(recipe.seed, epoch, step, self.accelerator.process_index)
         share = getattr(recipe, "other_slice", 0.0)
         mates = [rng.choice(self.others[int(row)]) if rng.random() < share else row for row in rows]
         groups = torch.tensor([self.group_of[int(self.others[int(row)][0])] for row in rows], device=self.device)

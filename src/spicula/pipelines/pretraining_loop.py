@@ -1,0 +1,74 @@
+"""What every pretraining does alike: where it runs, epoch after epoch, each logged and kept before the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spicula.core.extras import require
+from spicula.networks.checkpoint import append_log
+
+Report = Callable[[str], None]
+
+
+def accelerator_of(*, seed: int, threads: int) -> Any:
+    """Where a pretraining runs: one device or many, in bfloat16 where that is fast.
+
+    Args:
+        seed: Of torch's chance until the first step.
+        threads: Of torch.
+    """
+    torch, accelerate = (require(name, extra="train") for name in ("torch", "accelerate"))
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    cuda = torch.cuda.is_available()
+    half = torch.cuda.is_bf16_supported() if cuda else torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return accelerate.Accelerator(cpu=not cuda, mixed_precision="bf16" if half else "no")
+
+
+def shuffled(rows: NDArray[np.intp], count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """So many rows: each as often as any other, give or take one, in an order by chance."""
+    return np.concatenate([rng.permutation(rows) for _ in range(-(-count // len(rows)))])[:count]
+
+
+def chance_of_step(seed: int, epoch: int, step: int, process: int) -> np.random.Generator:
+    """The chance of one step of one process; torch's own, for dropout and sampling, is set alike."""
+    torch, key = require("torch", extra="train"), (seed, epoch, step, process)
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+    return np.random.default_rng((1, *key))
+
+
+def run_epochs(
+    out: Path, first: int, *, epochs: int, epoch: Callable[[int], Mapping[str, float]], save: Callable[[int], None],
+    images: int, accelerator: Any, probe: Callable[[], Mapping[str, float]] | None, probe_every: int, report: Report,
+) -> None:  # fmt: skip
+    """Run the epochs that are left, each logged, kept and told.
+
+    Args:
+        out: Folder of the log.
+        first: Epoch to begin with.
+        epochs: Of the whole pretraining.
+        epoch: Runs one; the mean parts of its loss by name.
+        save: Keeps what has been done after so many epochs.
+        images: Of an epoch, over all processes.
+        accelerator: From :func:`accelerator_of`.
+        probe: How good the features are; told every few epochs and at the end.
+        probe_every: Epochs.
+        report: Takes one line of progress.
+    """
+    for number in range(first, epochs):
+        started = time.perf_counter()
+        facts: dict[str, Any] = {"epoch": number, **epoch(number)}
+        if probe is not None and (number % probe_every == probe_every - 1 or number == epochs - 1):
+            facts |= probe()
+        facts["seconds"] = round(time.perf_counter() - started, 2)
+        facts["images_per_second"] = round(images / facts["seconds"], 2)
+        if accelerator.is_main_process:
+            append_log(out, facts)
+            save(number + 1)
+            report(" ".join(f"{name} {value}" for name, value in facts.items()))
