@@ -54,12 +54,17 @@ def _sqlite(path: Path) -> Engine:
         connection.isolation_level = None  # begun by us, below: sqlite3 itself begins too late
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.create_function("lower", 1, _lower, deterministic=True)  # its own knows no letters beyond ASCII
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("alone") else "BEGIN")
 
     return engine
+
+
+def _lower(text: str | None) -> str | None:
+    return None if text is None else str(text).lower()
 
 
 def _postgres(url: str) -> Engine:
