@@ -1,0 +1,60 @@
+"""A store opened as a whole: its database, its studies, findings, jobs, users and audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from spicula.store.database import open_database
+from spicula.store.findings import Findings
+from spicula.store.jobs import Queue
+from spicula.store.studies import Studies
+from spicula.store.users import Audit, Users
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workplace:
+    """Everything that a server or a worker needs of a store.
+
+    Args:
+        folder: Where files lie.
+        engine: Of its database.
+        studies: Its studies.
+        findings: Its findings.
+        queue: Its jobs.
+        users: Who may log in.
+        audit: What they did.
+    """
+
+    folder: Path
+    engine: Engine
+    studies: Studies
+    findings: Findings
+    queue: Queue
+    users: Users
+    audit: Audit
+
+
+@contextmanager
+def open_workplace(folder: Path, *, url: str | None = None, quota_bytes: int | None = None) -> Iterator[Workplace]:
+    """Open a store; it is made where it is not there.
+
+    Args:
+        folder: Of its files, and of its database where there is no URL.
+        url: ``postgresql://USER@HOST/DB``.
+        quota_bytes: What all instances may take.
+
+    Raises:
+        InputError: The database was made by a later version, or the URL is none.
+        OfflineError: The server cannot be reached.
+    """
+    engine = open_database(folder, url)
+    try:
+        studies = Studies(engine, folder, quota_bytes=quota_bytes)
+        yield Workplace(folder, engine, studies, Findings(engine), Queue(engine), Users(engine), Audit(engine))
+    finally:
+        engine.dispose()

@@ -1,0 +1,1 @@
+"""The second door: a server for readers' screens and for other systems, local by default."""

@@ -1,0 +1,34 @@
+"""How much one request may ask for, and what a route finds in the application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from spicula.pipelines.workplace import Workplace
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a request.
+
+    Args:
+        upload_bytes: Of one upload or STOW request.
+        instance_bytes: Of one instance in it.
+    """
+
+    upload_bytes: int = 4 * 2**30
+    instance_bytes: int = 2**30
+
+
+def workplace_of(request: Request) -> Workplace:
+    """The store that the application serves."""
+    place: Workplace = request.app.state.workplace
+    return place
+
+
+def limits_of(request: Request) -> Limits:
+    """The bounds of the application."""
+    bounds: Limits = request.app.state.limits
+    return bounds

@@ -1,0 +1,177 @@
+"""``/dicom-web``: QIDO-RS, WADO-RS and STOW-RS over the store."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from spicula.core.errors import InputError
+from spicula.core.files import ASIDE
+from spicula.dicom.served import frames
+from spicula.pipelines import dicomweb
+from spicula.pipelines.workplace import Workplace
+from spicula.web.limits import Limits, limits_of, workplace_of
+
+router = APIRouter(prefix="/dicom-web", tags=["DICOMweb"])
+
+Place = Annotated[Workplace, Depends(workplace_of)]
+Bounds = Annotated[Limits, Depends(limits_of)]
+JSON = "application/dicom+json"
+DICOM = "application/dicom"
+
+
+def _matches(request: Request, place: Workplace, level: str, **fixed: str) -> Response:
+    query = dict(request.query_params)
+    return JSONResponse(dicomweb.search(place.studies, level, query, **fixed), media_type=JSON)
+
+
+@router.get("/studies")
+def find_studies(request: Request, place: Place) -> Response:
+    """QIDO-RS: studies."""
+    return _matches(request, place, "studies")
+
+
+@router.get("/series")
+def find_all_series(request: Request, place: Place) -> Response:
+    """QIDO-RS: series of all studies."""
+    return _matches(request, place, "series")
+
+
+@router.get("/studies/{study}/series")
+def find_series(study: str, request: Request, place: Place) -> Response:
+    """QIDO-RS: series of a study."""
+    return _matches(request, place, "series", StudyInstanceUID=study)
+
+
+@router.get("/studies/{study}/instances")
+def find_instances_of_study(study: str, request: Request, place: Place) -> Response:
+    """QIDO-RS: instances of a study."""
+    return _matches(request, place, "instances", StudyInstanceUID=study)
+
+
+@router.get("/studies/{study}/series/{series}/instances")
+def find_instances(study: str, series: str, request: Request, place: Place) -> Response:
+    """QIDO-RS: instances of a series."""
+    return _matches(request, place, "instances", StudyInstanceUID=study, SeriesInstanceUID=series)
+
+
+@router.get("/studies/{study}/metadata")
+def metadata_of_study(study: str, request: Request, place: Place) -> Response:
+    """WADO-RS: the headers of a study."""
+    return _metadata(request, place, study)
+
+
+@router.get("/studies/{study}/series/{series}/metadata")
+def metadata_of_series(study: str, series: str, request: Request, place: Place) -> Response:
+    """WADO-RS: the headers of a series."""
+    return _metadata(request, place, study, series)
+
+
+@router.get("/studies/{study}/series/{series}/instances/{instance}/metadata")
+def metadata_of_instance(study: str, series: str, instance: str, request: Request, place: Place) -> Response:
+    """WADO-RS: the header of an instance."""
+    return _metadata(request, place, study, series, instance)
+
+
+def _metadata(request: Request, place: Workplace, *uids: str) -> Response:
+    rows = dicomweb.instances_of(place.studies, *uids)
+    base = str(request.base_url).rstrip("/") + router.prefix
+
+    def bulk_uri(row: Any) -> str:
+        path = (row["study_uid"], row["series_uid"], row["sop_instance_uid"])
+        return "{}/studies/{}/series/{}/instances/{}/frames/1".format(base, *path)
+
+    def written() -> Iterator[str]:
+        for number, header in enumerate(dicomweb.metadata(place.studies, rows, bulk_uri=bulk_uri)):
+            yield ("[" if number == 0 else ",") + json.dumps(header, allow_nan=False)
+        yield "]"
+
+    return StreamingResponse(written(), media_type=JSON)
+
+
+@router.get("/studies/{study}")
+def fetch_study(study: str, place: Place) -> Response:
+    """WADO-RS: the files of a study."""
+    return _files(place, study)
+
+
+@router.get("/studies/{study}/series/{series}")
+def fetch_series(study: str, series: str, place: Place) -> Response:
+    """WADO-RS: the files of a series."""
+    return _files(place, study, series)
+
+
+@router.get("/studies/{study}/series/{series}/instances/{instance}")
+def fetch_instance(study: str, series: str, instance: str, place: Place) -> Response:
+    """WADO-RS: the file of an instance."""
+    return _files(place, study, series, instance)
+
+
+def _files(place: Workplace, *uids: str) -> Response:
+    rows = dicomweb.instances_of(place.studies, *uids)
+    boundary = secrets.token_hex(16)
+
+    def written() -> Iterator[bytes]:
+        for row in rows:
+            syntax = row["transfer_syntax_uid"]
+            head = f"--{boundary}\r\nContent-Type: {DICOM}; transfer-syntax={syntax}\r\nContent-Length: {row['bytes']}"
+            yield head.encode() + b"\r\n\r\n"
+            with place.studies.path(row).open("rb") as stream:
+                while chunk := stream.read(2**18):
+                    yield chunk
+            yield b"\r\n"
+        yield f"--{boundary}--\r\n".encode()
+
+    return StreamingResponse(written(), media_type=f'multipart/related; type="{DICOM}"; boundary={boundary}')
+
+
+@router.get("/studies/{study}/series/{series}/instances/{instance}/frames/{numbers}")
+def fetch_frames(study: str, series: str, instance: str, numbers: str, place: Place) -> Response:
+    """WADO-RS: frames as they are stored, numbered from 1."""
+    (row,) = dicomweb.instances_of(place.studies, study, series, instance)
+    wanted = numbers.split(",")
+    if len(wanted) > 1000 or not all(one.isdigit() and len(one) < 7 for one in wanted):
+        raise InputError("frames", got=repr(numbers[:40]), expected="numbers from 1, with commas between")
+    parts, media, syntax = frames(place.studies.path(row), [int(one) for one in wanted])
+    boundary = secrets.token_hex(16)
+    head = f"--{boundary}\r\nContent-Type: {media}; transfer-syntax={syntax}\r\n\r\n".encode()
+    body = b"".join(head + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
+    return Response(body, media_type=f'multipart/related; type="{media}"; boundary={boundary}')
+
+
+@router.post("/studies")
+async def store(request: Request, place: Place, bounds: Bounds) -> Response:
+    """STOW-RS: keep instances."""
+    return await _store(request, place, bounds, None)
+
+
+@router.post("/studies/{study}")
+async def store_in_study(study: str, request: Request, place: Place, bounds: Bounds) -> Response:
+    """STOW-RS: keep instances of one study."""
+    return await _store(request, place, bounds, study)
+
+
+async def _store(request: Request, place: Workplace, bounds: Limits, study: str | None) -> Response:
+    base = str(request.base_url).rstrip("/") + router.prefix
+    with tempfile.NamedTemporaryFile(prefix=ASIDE, dir=place.folder) as spool:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > bounds.upload_bytes:
+                raise InputError("request", got="more bytes", expected=f"at most {bounds.upload_bytes}")
+            spool.write(chunk)
+        spool.flush()
+        response, failed = await run_in_threadpool(
+            dicomweb.store, place.studies, Path(spool.name), request.headers.get("content-type", ""),
+            most_bytes=bounds.instance_bytes, retrieve_url=lambda uid: f"{base}/studies/{uid}", study_uid=study,
+        )  # fmt: skip
+    kept = len(response.get("00081199", {}).get("Value", ()))
+    return JSONResponse(response, status_code=200 if not failed else 202 if kept else 409, media_type=JSON)
