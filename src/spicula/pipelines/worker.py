@@ -1,0 +1,207 @@
+"""A worker: takes jobs from the queue of a store one after the other and does them, whatever they do to it.
+
+A thread tells that the worker is alive while a job runs. A job that was cancelled, or given to another worker because
+this one was silent for too long, is left as it is: what it keeps is kept under the job's own id, so that doing it twice
+keeps it once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from spicula.core.errors import InputError, SpiculaError
+from spicula.core.files import ASIDE
+from spicula.pipelines.ingest import ingest
+from spicula.pipelines.workplace import Workplace
+from spicula.store.jobs import ALIVE_S, Cancelled, Job
+
+ANALYZE, IMPORT = "analyze", "import"
+"""Kinds of jobs."""
+
+ANALYSES_FOLDER = "analyses"
+
+Tell: TypeAlias = Callable[[float, str], None]
+"""Takes how far a job is, 0 to 1, and what it is doing; raises :class:`Cancelled` where it is to stop."""
+
+Handler: TypeAlias = Callable[[Workplace, Job, Tell], Mapping[str, Any]]
+
+
+def worker_name() -> str:
+    """A name that no other worker has."""
+    return f"{socket.gethostname()[:24]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def work(
+    place: Workplace, *, name: str | None = None, stop: threading.Event | None = None, idle_s: float = 1.0,
+    once: bool = False, at_most: Mapping[str, int] | None = None, handlers: Mapping[str, Handler] | None = None,
+) -> int:  # fmt: skip
+    """Do jobs until told to stop.
+
+    Args:
+        place: The store.
+        name: Of the worker.
+        stop: Set from elsewhere to stop after the job at hand.
+        idle_s: How long to wait where nothing is to be done.
+        once: Stop where nothing is to be done.
+        at_most: How many jobs of a kind may run at a time, over all workers.
+        handlers: What does the jobs of each kind; :data:`HANDLERS` if None.
+
+    Returns:
+        How many jobs it ended, well or badly.
+    """
+    name, stop, handlers = name or worker_name(), stop or threading.Event(), handlers or HANDLERS
+    done = 0
+    while not stop.is_set():
+        job = place.queue.take(name, kinds=tuple(handlers), at_most=at_most)
+        if job is None:
+            if once:
+                break
+            stop.wait(idle_s)
+            continue
+        _do(place, job, name, handlers[job.kind])
+        done += 1
+    return done
+
+
+def _do(place: Workplace, job: Job, name: str, handler: Handler) -> None:
+    ended = threading.Event()
+    lost = threading.Event()
+
+    def alive() -> None:
+        while not ended.wait(ALIVE_S / 4):
+            try:
+                place.queue.tell(job, name)
+            except Cancelled:
+                lost.set()
+                return
+            except Exception:  # the database is away for a moment: the next time may do
+                continue
+
+    def tell(progress: float, message: str) -> None:
+        if lost.is_set():
+            raise Cancelled(job.id)
+        place.queue.tell(job, name, progress=progress, message=message)
+
+    beating = threading.Thread(target=alive, daemon=True)
+    beating.start()
+    try:
+        result = handler(place, job, tell)
+        place.queue.end(job, name, result)
+    except Cancelled:
+        pass
+    except Exception as error:  # whatever one job does, the worker goes on
+        with suppress(Cancelled):
+            place.queue.fail(job, name, reason_of(error))
+    finally:
+        ended.set()
+        beating.join()
+
+
+def reason_of(error: Exception) -> str:
+    """Why a job failed, for people: our own errors as they are, others with their kind."""
+    return str(error) if isinstance(error, SpiculaError) else f"{type(error).__name__}: {error}"
+
+
+def ask_analysis(place: Workplace, study_uid: str, *, by: str, once: bool = False) -> Job:
+    """Ask for a study to be analyzed; the same job while one is open, or (``once``) was done.
+
+    Raises:
+        InputError: There is no such study.
+    """
+    place.studies.get(study_uid)
+    return place.queue.ask(ANALYZE, study_uid, {"study_uid": study_uid}, by=by, once=once)
+
+
+def ask_import(place: Workplace, source: Path, *, by: str, remove: bool = False) -> Job:
+    """Ask for a folder, file or zip to be brought into the store and its studies to be analyzed.
+
+    Args:
+        place: The store.
+        source: What came.
+        by: User.
+        remove: Whether it is removed once it is in the store.
+    """
+    return place.queue.ask(IMPORT, str(source), {"source": str(source), "remove": remove}, by=by)
+
+
+def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
+    source = Path(job.task["source"])
+
+    def progress(done: int, whole: int) -> None:
+        if done % 20 == 0 or done == whole:
+            tell(done / whole, f"{done} of {whole} files")
+
+    found = ingest(source, place.studies, origin="upload", progress=progress)
+    asked = []
+    for study_uid in found.studies:
+        if any(row["modality"] == "CT" for row in place.studies.series(study_uid)):
+            asked.append(ask_analysis(place, study_uid, by=job.created_by).id)
+    if job.task.get("remove"):
+        shutil.rmtree(source, ignore_errors=True) if source.is_dir() else source.unlink(missing_ok=True)
+    return {
+        "added": found.added, "known": found.known, "left_out": found.left_out, "failed": found.failed,
+        "refused": list(found.refused), "studies": list(found.studies), "analyses": asked,
+    }  # fmt: skip
+
+
+def _analyze(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
+    from spicula.formats import find_scans
+    from spicula.pipelines.analyze import analyze
+    from spicula.pipelines.batch import REPORT, write_outputs
+    from spicula.report.record import to_record
+
+    study_uid = str(job.task["study_uid"])
+    folder = place.folder / ANALYSES_FOLDER / job.id
+    aside = place.folder / f"{ASIDE}{job.id}"
+    tell(0.02, "reading the series")
+    try:
+        gathered(place, study_uid, aside)
+        scan = find_scans(aside)[0]
+        volume = scan.load()
+        tell(0.1, "looking for nodules")
+        analysis = analyze(volume)
+        tell(0.9, "writing the report")
+        shutil.rmtree(folder, ignore_errors=True)
+        analysis = write_outputs(analysis, folder, job=job.id)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    tell(0.95, "keeping the findings")
+    record = to_record(analysis, job=job.id)
+    kept = place.findings.keep_analysis(
+        job.id, study_uid=study_uid, series_uid=volume.series_uid, record=record, folder=f"{ANALYSES_FOLDER}/{job.id}"
+    )
+    return {"findings": len(kept), "series_uid": volume.series_uid, "report": f"{ANALYSES_FOLDER}/{job.id}/{REPORT}"}
+
+
+def gathered(place: Workplace, study_uid: str, folder: Path) -> None:
+    """Lay a study's CT files side by side in a folder, as links that cost no space.
+
+    Raises:
+        InputError: The study has no CT.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    number = 0
+    for series in place.studies.series(study_uid):
+        if series["modality"] != "CT":
+            continue
+        for row in place.studies.instances(str(series["series_uid"])):
+            source, number = place.studies.path(row), number + 1
+            try:
+                os.link(source, folder / f"{number:06d}.dcm")
+            except OSError:
+                shutil.copyfile(source, folder / f"{number:06d}.dcm")
+    if not number:
+        raise InputError(f"study {study_uid}", got="no CT series", expected="a chest CT")
+
+
+HANDLERS: Mapping[str, Handler] = {IMPORT: _import, ANALYZE: _analyze}
+"""What does the jobs of each kind."""
