@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -94,6 +94,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, at):
 
 @ANY
 @given(st.integers(0, 10**6), st.integers(1, 255))
+@example(21422, 34)  # within the last bytes of the pixels, where Pillow looks at no checksum
 def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path, at, change):
     hu = np.random.default_rng(0).integers(-1000, 1000, (30, 30)).astype(np.int16)
     path = put(tmp_path / "a.png", hu)
