@@ -504,3 +504,11 @@ def test_analyze_has_them_beside_what_it_had(tiny: Tiny, with_index: Models) -> 
     assert isinstance(near.matches[0], Match)
     assert one.pid not in {match.facts["pid"] for match in near.matches}
     assert tiny.embedder.fingerprint in withal.fingerprints
+
+
+def test_without_a_shipped_index_one_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spicula.pipelines import search_job
+
+    monkeypatch.setattr(search_job, "LIDC_INDEX", tmp_path / "none")
+    with pytest.raises(InputError, match="name one with --index"):
+        search_job.run_search(tmp_path / "nodules.csv")

@@ -89,6 +89,9 @@ def run_search(
     Raises:
         InputError: A scan without a place or box, a table with one, or whatever the reading and the index refuse.
     """
+    if index is None and not LIDC_INDEX.is_dir():
+        hint = "name one with --index; 'spicula index build' makes it, with a bundle of 'spicula train retrieval'"
+        raise InputError("index of past cases", got="none in this version", hint=hint)
     place = str(LIDC_INDEX) if index is None else index
     with open_place(place, backend=backend) as opened:
         embedder, models = embedder_of(bundle), models or load_models()
