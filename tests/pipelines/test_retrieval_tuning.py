@@ -14,7 +14,7 @@ from spicula.core.errors import InputError  # noqa: E402
 from spicula.networks.checkpoint import save_weights  # noqa: E402
 from spicula.networks.resnet import RegionEncoder, RegionShape  # noqa: E402
 from spicula.pipelines import retrieval_tuning  # noqa: E402
-from spicula.pipelines.pretrain_dinov2 import SHAPE  # noqa: E402
+from spicula.pipelines.pretraining_loop import SHAPE  # noqa: E402
 from spicula.pipelines.retrieval_tuning import TuningRecipe, tune  # noqa: E402
 from spicula.pipelines.search_nodules import Pieces, features_of_pieces  # noqa: E402
 

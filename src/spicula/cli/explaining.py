@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from spicula.cli.optional_value import STDOUT, OptionalValues
-from spicula.cli.outputs import check_outputs
+from spicula.cli.outputs import check_outputs, write_json
 from spicula.cli.scans import DISCLAIMER, Coords, Gaps, Tilt
 
 ABOUT = (
@@ -83,7 +83,8 @@ def explain(
     else:
         typer.echo(ABOUT)
     if json is not None and json != STDOUT:
-        _write_json(Path(json), record)
+        write_json(Path(json), record)
+        typer.echo(f"Answers: {Path(json).resolve()}")
     if record["failed"]:
         count = len(record["failed"])
         typer.echo("\n".join([f"{count} row{'' if count == 1 else 's'} failed", *record["failed"]]), err=True)
@@ -113,14 +114,6 @@ def _shown(images: Iterator[Any], out: Path | None, *, apart: bool, tables: bool
             if tables:
                 _print(image, page)
         yield image
-
-
-def _write_json(path: Path, record: Any) -> None:
-    from spicula.core.files import written_aside
-
-    with written_aside(path) as aside:
-        aside.write_text(jsons.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    typer.echo(f"Answers: {path.resolve()}")
 
 
 def _print(image: Any, page: Path | None) -> None:

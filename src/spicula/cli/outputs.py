@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from spicula.cli.optional_value import STDOUT
 from spicula.core.errors import InputError
+from spicula.core.files import written_aside
 
 
 def check_outputs(written: Mapping[str, str | Path | None], read: Iterable[Path | None] = ()) -> None:
@@ -29,3 +32,9 @@ def check_outputs(written: Mapping[str, str | Path | None], read: Iterable[Path 
         if path.resolve() in taken:
             raise InputError(f"{option} {path}", got=f"a file that {taken[path.resolve()]}", expected="another name")
         taken[path.resolve()] = f"{option} writes"
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a record for programs, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsons
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from spicula.cli.outputs import check_outputs
+from spicula.cli.outputs import check_outputs, write_json
 from spicula.cli.scans import DISCLAIMER, Coords, Gaps, Tilt
 
 app = typer.Typer()
@@ -101,11 +100,7 @@ def search(
         write_matches(out, [one.answer for one in found.answers])
         typer.echo(f"Matches: {out.resolve()}")
     if json is not None:
-        from spicula.core.files import written_aside
-
-        with written_aside(json) as aside:
-            record = matches_record(found.answers, index=found.index)
-            aside.write_text(jsons.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(json, matches_record(found.answers, index=found.index))
         typer.echo(f"Evidence: {json.resolve()}")
     if html is not None:
         write_matches_page(html, found.answers, index=found.index)

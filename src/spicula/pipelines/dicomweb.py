@@ -169,7 +169,7 @@ def store(
                     failed.append(reference)
                 else:
                     of_studies.setdefault(uid)
-                    kept.append({**reference, "00081190": {"vr": "UR", "Value": [f"{retrieve_url(uid)}"]}})
+                    kept.append({**reference, "00081190": {"vr": "UR", "Value": [retrieve_url(uid)]}})
         except BrokenTransfer as error:
             raise InputError("request", got=str(error), expected="a whole multipart message") from None
     response: dict[str, Any] = {}

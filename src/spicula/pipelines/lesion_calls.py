@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.networks.checkpoint import cosine_rate, decay_groups, descend
-from spicula.pipelines.lesion_regions import Lesions, Rows, pieces_of, slices_of
+from spicula.pipelines.lesion_regions import Lesions, Rows, pieces_of
 from spicula.pipelines.pretrain_regions import filter_of
 from spicula.pipelines.search_arms import MAIN
-from spicula.pipelines.search_nodules import Features, features_of_pieces
+from spicula.pipelines.search_nodules import Features, features_of_pieces, slices_of, unit
 from spicula.pipelines.ssm_heads import HEADS
-from spicula.pipelines.train_retrieval import unit
 from spicula.transforms.frangi import frangi, frangi_of_the_code
 from spicula.transforms.regions import region_input
 

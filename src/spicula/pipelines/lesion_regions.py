@@ -27,7 +27,7 @@ from spicula.networks.checkpoint import WEIGHTS
 from spicula.pipelines.pretrain_regions import load_encoder, pretrain_regions
 from spicula.pipelines.run_folder import RUN, as_json, open_run
 from spicula.pipelines.search_arms import ARMS, MAIN, SearchRecipe, middle_of, pretraining_of, shape_of
-from spicula.pipelines.search_nodules import TOLD, Pieces
+from spicula.pipelines.search_nodules import TOLD, Pieces, slices_of
 from spicula.pipelines.slice_table import SliceTable
 from spicula.pipelines.train_retrieval import encoder_folder, texture_of
 from spicula.transforms.regions import REGION_PIXELS, box_region
@@ -89,12 +89,6 @@ class Lesions:
     def inputs(self, arm: str) -> list[str]:
         """SHA-256 of the weights of each round."""
         return [sha256_of(folder / WEIGHTS) for folder in self.encoders[arm]]
-
-
-def slices_of(pieces: Pieces) -> list[Rows]:
-    """Slices of each lesion."""
-    order = np.argsort(pieces.of_nodule, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(pieces.of_nodule))[:-1])
 
 
 def pieces_of(pieces: Pieces, rows: Rows) -> Pieces:

@@ -19,7 +19,7 @@ from spicula.pipelines.lesion_regions import Lesions, pieces_of
 from spicula.pipelines.retrieval_protocol import Queries, judge_retrieval
 from spicula.pipelines.retrieval_tuning import TuningRecipe, tune
 from spicula.pipelines.search_arms import MAIN
-from spicula.pipelines.search_nodules import features_of_pieces
+from spicula.pipelines.search_nodules import features_of_pieces, unit
 
 TUNED = f"{MAIN}, tuned"
 
@@ -47,19 +47,15 @@ def evaluate_lesion_retrieval(
     vectors: dict[str, NDArray[np.floating]] = {}
     for arm in lesions.encoders:
         report(f"looking up by {arm}")
-        vectors[arm] = _unit(features_of_pieces(lesions.encoder(arm, 0), tested, middle=lesions.middle))
+        vectors[arm] = unit(features_of_pieces(lesions.encoder(arm, 0), tested, middle=lesions.middle))
     report(f"tuning {MAIN}")
     tuned = tune(
         lesions.encoders[MAIN][0], out, lesions.pieces, lesions.labels[question], lesions.patients,
         lesions.known(question, only.learn), tuning or replace(TuningRecipe(), pairs=4096, negatives=16),
         middle=lesions.middle,
     )  # fmt: skip
-    vectors[TUNED] = _unit(features_of_pieces(tuned, tested, middle=lesions.middle))
+    vectors[TUNED] = unit(features_of_pieces(tuned, tested, middle=lesions.middle))
     queries = Queries(
         lesions.patients[rows], np.zeros(len(rows), dtype=np.intp), {question: lesions.labels[question][rows]}
     )
     return judge_retrieval(vectors, queries, against="vae" if "vae" in vectors else None)
-
-
-def _unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

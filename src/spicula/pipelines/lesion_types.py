@@ -54,6 +54,7 @@ TYPE = "lesion type"
 SCOPE_WORDS = {"all": "all patients", "same-patient": "same patient", "cross-patient": "other patients"}
 """Scopes as the paper's numbers are named."""
 
+DEEPLESION_TEACHING = TeachingRecipe(steps=1500, scratch_steps=4500)
 PUBLISHED = SearchRecipe(width=64, epochs=1000, published=True, latent=256)
 
 RESAMPLES = 1000
@@ -103,9 +104,21 @@ def evaluate_lesion_types(
         teaching = teaching or TeachingRecipe()
         lesions = lidc_lesions(root, run, arms=arms)
     else:
-        teaching = teaching or TeachingRecipe(steps=1500, scratch_steps=4500)
+        teaching = teaching or DEEPLESION_TEACHING
         recipe = recipe or PUBLISHED
         lesions = deeplesion_lesions(root, out, recipe=recipe, arms=arms, threads=threads, report=report)
+    return judge_types(lesions, out, teaching=teaching, report=report)
+
+
+def judge_types(lesions: Lesions, out: Path, *, teaching: TeachingRecipe, report: Report = print) -> dict[str, Any]:
+    """The same of lesions that are gathered.
+
+    Args:
+        lesions: With their encoders.
+        out: Where what is done is kept.
+        teaching: How networks are tuned.
+        report: Takes one line of progress.
+    """
     for question in lesions.labels:  # before hours of work: are there patients enough?
         group_codes(lesions.patients[tested_rows(lesions, question)], [tested_rows(lesions, question)])
     inputs, about = {arm: lesions.inputs(arm) for arm in lesions.encoders}, _facts(lesions)
@@ -215,17 +228,20 @@ def qi_rows(
     Raises:
         InputError: See :func:`evaluate_lesion_types`.
     """
-    judge = partial(evaluate_lesion_types, teaching=teaching, threads=threads, report=report)
+    require("torch", extra="train").set_num_threads(threads)
     found, missing = {}, []
     retrieved: dict[str, Any] = {}
     if deeplesion is not None:
-        found[DEEPLESION] = judge(deeplesion, run / DEEPLESION, recipe=recipe)
-        lesions = deeplesion_lesions(deeplesion, run / DEEPLESION, recipe=recipe or PUBLISHED, report=report)
-        retrieved = evaluate_lesion_retrieval(lesions, run / DEEPLESION / "tuned", question=TYPE, report=report)
+        folder = run / DEEPLESION
+        lesions = deeplesion_lesions(deeplesion, folder, recipe=recipe or PUBLISHED, threads=threads, report=report)
+        found[DEEPLESION] = judge_types(lesions, folder, teaching=teaching or DEEPLESION_TEACHING, report=report)
+        retrieved = evaluate_lesion_retrieval(lesions, folder / "tuned", question=TYPE, report=report)
     else:
         missing.append("lesion types on DeepLesion: name the folder of its images with --deeplesion")
     if deeplesion is None or (run / RUN).is_file():
-        found[LIDC] = judge(data, run / LIDC, run=run)
+        found[LIDC] = evaluate_lesion_types(
+            data, run / LIDC, run=run, teaching=teaching, threads=threads, report=report
+        )
     notes = (
         "the paper tells eight types of lesions on DeepLesion; on LIDC these are other classes of other lesions, and a "
         "difference to its numbers says nothing",

@@ -20,21 +20,20 @@ from spicula.networks.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from spicula.pipelines.pretraining_loop import accelerator_of, chance_of_step, run_epochs, shuffled
+from spicula.pipelines.pretraining_loop import (
+    SHAPE,
+    Probe,
+    Report,
+    Rows,
+    accelerator_of,
+    begun,
+    chance_of_step,
+    others_of,
+    run_epochs,
+    shuffled,
+)
 from spicula.pipelines.slice_table import SliceTable
 from spicula.pipelines.ssm_features import features_of
-
-SHAPE = "shape.json"
-"""Beside the weights: what they are of."""
-
-FLATTEST_HU = 1.0
-"""Images whose values spread less than this show nothing."""
-
-Rows = NDArray[np.intp]
-Probe = Callable[[Any], Mapping[str, float]]
-"""Takes the teacher's backbone and tells how good its features are."""
-
-Report = Callable[[str], None]
 
 
 def pretrain_dinov2(
@@ -73,14 +72,9 @@ def pretrain_dinov2(
             collapsed; the checkpoint holds the last good epoch.
         MissingExtraError: A package of the extra ``train`` is not installed.
     """
-    for module in ("torch", "accelerate", "safetensors"):
-        require(module, extra="train")
-    done = finished_weights(out)
+    done = begun(table, rows, out, shape=shape, recipe=recipe)
     if done is not None:
         return done
-    check_slices(table, rows, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / SHAPE).write_text(json.dumps(asdict(shape), indent=1), encoding="utf-8")
     training = _Training(table, rows, shape, recipe, initial, threads)
     state = training.teacher.state_dict()
     first = resume_checkpoint(out, training.student, training.optimizer, state)
@@ -98,26 +92,6 @@ def pretrain_dinov2(
     if training.accelerator.is_main_process:
         save_weights(out, weights)
     return weights
-
-
-def check_slices(table: SliceTable, rows: Rows, recipe: Any) -> None:
-    """Refuse what nothing can be learned from.
-
-    Raises:
-        InputError: Fewer images than a batch, or images without any structure.
-    """
-    if len(rows) < recipe.batch:
-        raise InputError(
-            "images to pretrain on", got=len(rows), expected=f"at least a batch of {recipe.batch}",
-            hint="lower --batch, or give more scans",
-        )  # fmt: skip
-    flat = [int(row) for row in rows if float(np.asarray(table.hu[row], dtype=np.float32).std()) < FLATTEST_HU]
-    if flat:
-        raise InputError(
-            f"{len(flat)} of {len(rows)} images, the first of patient {table.patients[flat[0]]}",
-            got=f"a single value, {int(table.hu[flat[0]].flat[0])} HU", expected="slices through a chest",
-            hint="leave slices of air or padding out",
-        )  # fmt: skip
 
 
 class _Training:
@@ -198,13 +172,6 @@ class _Training:
         self.optimizer.step()
         self.teacher.follow(self.student, self.schedules.momentum(number))
         return losses.parts
-
-
-def others_of(table: SliceTable, rows: Rows) -> Mapping[int, Rows]:
-    """Of each row those that show the same nodule, itself among them; of lung itself alone."""
-    names = table.nodules[rows]
-    together = {name: rows[names == name] for name in np.unique(names).tolist() if name}
-    return {int(row): together.get(name, np.array([row])) for row, name in zip(rows, names.tolist(), strict=True)}
 
 
 def nearest_neighbors_probe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,15 +15,22 @@ from numpy.typing import NDArray
 from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.networks.checkpoint import finished_weights, resume_checkpoint, save_checkpoint, save_weights
-from spicula.pipelines.pretrain_dinov2 import SHAPE, Probe, check_slices, others_of
-from spicula.pipelines.pretraining_loop import accelerator_of, chance_of_step, run_epochs, shuffled
+from spicula.pipelines.pretraining_loop import (
+    SHAPE,
+    Probe,
+    Report,
+    Rows,
+    accelerator_of,
+    begun,
+    chance_of_step,
+    others_of,
+    run_epochs,
+    shuffled,
+)
 from spicula.pipelines.slice_table import SliceTable
 from spicula.transforms.frangi import frangi
 
 Method: TypeAlias = Literal["simclr", "vae"]
-
-Rows = NDArray[np.intp]
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,14 +91,9 @@ def pretrain_regions(
             collapsed; the checkpoint holds the last good epoch.
         MissingExtraError: A package of the extra ``train`` is not installed.
     """
-    for module in ("torch", "accelerate", "safetensors"):
-        require(module, extra="train")
-    done = finished_weights(out)
+    done = begun(table, rows, out, shape=shape, recipe=recipe)
     if done is not None:
         return done
-    check_slices(table, rows, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / SHAPE).write_text(json.dumps(asdict(shape), indent=1), encoding="utf-8")
     training = _Training(table, rows, method, shape, recipe, threads)
     first = resume_checkpoint(out, training.parts.network, training.parts.optimizer, {})
     encoder = training.parts.encoder

@@ -2,18 +2,86 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spicula.core.errors import InputError
 from spicula.core.extras import require
-from spicula.networks.checkpoint import append_log
+from spicula.networks.checkpoint import append_log, finished_weights
+from spicula.pipelines.slice_table import SliceTable
+
+SHAPE = "shape.json"
+"""Beside the weights: what they are of."""
+
+FLATTEST_HU = 1.0
+"""Images whose values spread less than this show nothing."""
+
+Rows = NDArray[np.intp]
+Probe = Callable[[Any], Mapping[str, float]]
+"""Takes what is trained and tells how good its features are."""
 
 Report = Callable[[str], None]
+
+
+def begun(table: SliceTable, rows: Rows, out: Path, *, shape: Any, recipe: Any) -> dict[str, Any] | None:
+    """Make ready for a pretraining, unless it is done.
+
+    Args:
+        table: Slices.
+        rows: Those to learn from.
+        out: Its folder; ``shape.json`` is written there.
+        shape: Of the network.
+        recipe: Of the pretraining.
+
+    Returns:
+        The weights where it is done; None where it is to run.
+
+    Raises:
+        InputError: See :func:`check_slices`.
+        MissingExtraError: A package of the extra ``train`` is not installed.
+    """
+    for module in ("torch", "accelerate", "safetensors"):
+        require(module, extra="train")
+    done = finished_weights(out)
+    if done is None:
+        check_slices(table, rows, recipe)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SHAPE).write_text(json.dumps(asdict(shape), indent=1), encoding="utf-8")
+    return done
+
+
+def check_slices(table: SliceTable, rows: Rows, recipe: Any) -> None:
+    """Refuse what nothing can be learned from.
+
+    Raises:
+        InputError: Fewer images than a batch, or images without any structure.
+    """
+    if len(rows) < recipe.batch:
+        raise InputError(
+            "images to pretrain on", got=len(rows), expected=f"at least a batch of {recipe.batch}",
+            hint="lower --batch, or give more scans",
+        )  # fmt: skip
+    flat = [int(row) for row in rows if float(np.asarray(table.hu[row], dtype=np.float32).std()) < FLATTEST_HU]
+    if flat:
+        raise InputError(
+            f"{len(flat)} of {len(rows)} images, the first of patient {table.patients[flat[0]]}",
+            got=f"a single value, {int(table.hu[flat[0]].flat[0])} HU", expected="slices through a chest",
+            hint="leave slices of air or padding out",
+        )  # fmt: skip
+
+
+def others_of(table: SliceTable, rows: Rows) -> Mapping[int, Rows]:
+    """Of each row those that show the same nodule, itself among them; of lung itself alone."""
+    names = table.nodules[rows]
+    together = {name: rows[names == name] for name in np.unique(names).tolist() if name}
+    return {int(row): together.get(name, np.array([row])) for row, name in zip(rows, names.tolist(), strict=True)}
 
 
 def accelerator_of(*, seed: int, threads: int) -> Any:

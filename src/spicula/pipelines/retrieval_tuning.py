@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.networks.checkpoint import append_log, finished_weights, resume_checkpoint, save_checkpoint, save_weights
-from spicula.pipelines.pretrain_dinov2 import SHAPE
 from spicula.pipelines.pretrain_regions import filter_of, load_encoder
-from spicula.pipelines.search_nodules import Pieces
+from spicula.pipelines.pretraining_loop import SHAPE
+from spicula.pipelines.search_nodules import Pieces, slices_of
 
 Loss: TypeAlias = Literal["contrastive", "triplet", "supervised"]
 Rows = NDArray[np.intp]
@@ -108,15 +108,15 @@ def _epoch(
     steps = max(1, len(order) // recipe.batch)
     for group in optimizer.param_groups:
         group["lr"] = 0.5 * recipe.rate * (1 + np.cos(np.pi * epoch / recipe.epochs))
-    slices_of = [np.flatnonzero(pieces.of_nodule == row) for row in range(len(label))]
+    of_nodule = slices_of(pieces)
     encoder.train()
     total = 0.0
     for step in range(steps):
         some = order[step * recipe.batch : (step + 1) * recipe.batch]
         nodules = np.stack([rows[drawn.queries[some]], rows[drawn.positives[some]]], axis=1)
         nodules = np.concatenate([nodules, rows[drawn.negatives[some]]], axis=1)
-        shown = np.array([rng.choice(slices_of[row]) for row in nodules.ravel()])
-        vectors = _seen(encoder, pieces.hu[np.sort(shown)][np.argsort(np.argsort(shown))], rng, middle=middle)
+        shown = np.array([rng.choice(of_nodule[row]) for row in nodules.ravel()])
+        vectors = _seen(encoder, pieces.hu[shown], rng, middle=middle)
         loss = _loss(vectors.reshape(*nodules.shape, -1), torch.from_numpy(label[nodules]), recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -93,9 +93,23 @@ def features_of_pieces(encoder: Any, pieces: Pieces, *, middle: float, batch: in
     Returns:
         float32 ``[nodules, f]``.
     """
-    whole = features_of_regions(encoder, pieces.hu, middle=middle, batch=batch)
-    count = int(pieces.of_nodule.max()) + 1
-    return np.stack([whole[pieces.of_nodule == row].mean(axis=0) for row in range(count)])
+    return mean_of_slices(features_of_regions(encoder, pieces.hu, middle=middle, batch=batch), pieces)
+
+
+def slices_of(pieces: Pieces) -> list[Rows]:
+    """Slices of each nodule."""
+    order = np.argsort(pieces.of_nodule, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(pieces.of_nodule))[:-1])
+
+
+def mean_of_slices(values: Features, pieces: Pieces) -> Features:
+    """Mean of values ``[m, f]`` over each nodule's slices, ``[n, f]``."""
+    return np.stack([values[slices].mean(axis=0) for slices in slices_of(pieces)])
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Vectors along the last axis at length 1."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def features_of_regions(

@@ -17,7 +17,7 @@ from spicula.core.finding import Case
 from spicula.pipelines.models import SEMANTIC, SSM
 from spicula.pipelines.risk_fit import KernelRecipe, fit_kernel
 from spicula.pipelines.risk_table import Outlines, Table
-from spicula.pipelines.search_nodules import Pieces
+from spicula.pipelines.search_nodules import Pieces, mean_of_slices, unit
 from spicula.transforms.nodule_slices import PATCHES, PIXELS
 
 Rows = NDArray[np.intp]
@@ -104,11 +104,4 @@ def _of_backbone(folder: Path, pieces: Pieces, *, batch: int = 64) -> NDArray[np
         for at in range(0, len(pieces.hu), batch):
             some = np.asarray(pieces.hu[at : at + batch, first : first + side, first : first + side], dtype=np.float32)
             tokens.append(backbone(undisturbed(torch.from_numpy(some))).cls.float().numpy())
-    return by_nodule(np.concatenate(tokens), pieces)
-
-
-def by_nodule(values: NDArray[np.floating], pieces: Pieces) -> NDArray[np.floating]:
-    """Mean over each nodule's slices at length 1, ``[n, d]``."""
-    count = int(pieces.of_nodule.max()) + 1
-    mean = np.stack([values[pieces.of_nodule == row].mean(axis=0) for row in range(count)])
-    return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    return unit(mean_of_slices(np.concatenate(tokens), pieces))

@@ -27,7 +27,14 @@ from spicula.pipelines.run_folder import as_json, open_run, write_json
 from spicula.pipelines.search_arms import ARMS, MAIN, SearchRecipe, middle_of, pretraining_of, shape_of
 from spicula.pipelines.search_bundle import INDEX, index_lidc, ship
 from spicula.pipelines.search_head_fit import HeadRecipe, fit_head, vectors_of
-from spicula.pipelines.search_nodules import Pieces, as_in_use, cut_pieces, features_of_pieces, features_of_regions
+from spicula.pipelines.search_nodules import (
+    Pieces,
+    as_in_use,
+    cut_pieces,
+    features_of_pieces,
+    features_of_regions,
+    unit,
+)
 from spicula.pipelines.search_others import measured_vectors, run_vectors
 from spicula.pipelines.slice_table import SliceTable
 from spicula.pipelines.train_risk import outlines_of_run
@@ -193,11 +200,6 @@ def _vectors(
             found.append(vectors_of(fitted, seen, known.features))
         vectors[name] = np.stack(found)
     return vectors
-
-
-def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Vectors along the last axis at length 1."""
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def queries_of(known: Table, fold_of: NDArray[np.intp]) -> Queries:

@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -134,12 +135,33 @@ def _view(
     spread = column(rng.uniform(0.0, recipe.noise_hu, n), hu)
     noise = torch.from_numpy(rng.standard_normal(tuple(hu.shape), dtype=np.float32)).to(hu)
     hu = blurred(hu + spread * noise, recipe.blur[kind], recipe.blur_pixels, rng)
+    return as_input(gray_of(hu, WINDOW_HU, recipe, rng))
+
+
+class Window(Protocol):
+    """How the window of a view moves, see :class:`ViewRecipe`."""
+
+    @property
+    def window(self) -> float:
+        """Share of the views whose window moves."""
+
+    @property
+    def window_shift_hu(self) -> float:
+        """How far each end moves at most."""
+
+    @property
+    def gamma(self) -> float:
+        """Of the power to which gray values are raised, either way."""
+
+
+def gray_of(hu: torch.Tensor, window_hu: Range, recipe: Window, rng: np.random.Generator) -> torch.Tensor:
+    """Gray values 0 to 1 of views in HU ``[n, rows, columns]``: windowed, the window of some moved and their gamma."""
+    n, reach = len(hu), recipe.window_shift_hu
     moved = rng.random(n) < recipe.window
-    reach = recipe.window_shift_hu
-    low = column(WINDOW_HU[0] + moved * rng.uniform(-reach, reach, n), hu)
-    high = column(WINDOW_HU[1] + moved * rng.uniform(-reach, reach, n), hu)
+    low = column(window_hu[0] + moved * rng.uniform(-reach, reach, n), hu)
+    high = column(window_hu[1] + moved * rng.uniform(-reach, reach, n), hu)
     power = column(np.exp(moved * rng.uniform(-recipe.gamma, recipe.gamma, n)), hu)
-    return as_input(((hu - low) / (high - low)).clamp(1e-4, 1.0) ** power)
+    return ((hu - low) / (high - low).clamp_min(1.0)).clamp(1e-4, 1.0) ** power
 
 
 def sampled_at(source: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

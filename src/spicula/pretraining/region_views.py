@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
-from spicula.pretraining.ct_views import Range, ViewRecipe, blurred, column, sampled_at, view_grid
+from spicula.pretraining.ct_views import Range, ViewRecipe, blurred, column, gray_of, sampled_at, view_grid
 from spicula.transforms.nodule_cube import WINDOW_HU
 
 Filter: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.floating]]
@@ -133,7 +133,7 @@ def _square(hu: torch.Tensor) -> torch.Tensor:
 
 def _view(source: torch.Tensor, recipe: RegionViewRecipe, rng: np.random.Generator) -> torch.Tensor:
     """One view of each region ``[n, 1, side, side]``, one channel of gray values ``[n, pixels, pixels]``."""
-    n, reach = len(source), recipe.window_shift_hu
+    n = len(source)
     place = ViewRecipe(
         aspect=recipe.aspect, shift=recipe.shift, flip_up_down=recipe.flip_up_down, turn=recipe.turn
     )  # fmt: skip
@@ -143,11 +143,7 @@ def _view(source: torch.Tensor, recipe: RegionViewRecipe, rng: np.random.Generat
         hu = hu + spread * torch.from_numpy(rng.standard_normal(tuple(hu.shape), dtype=np.float32)).to(hu)
     if recipe.blur:
         hu = blurred(hu, recipe.blur, recipe.blur_pixels, rng)
-    moved = rng.random(n) < recipe.window
-    low = column(recipe.window_hu[0] + moved * rng.uniform(-reach, reach, n), hu)
-    high = column(recipe.window_hu[1] + moved * rng.uniform(-reach, reach, n), hu)
-    power = column(np.exp(moved * rng.uniform(-recipe.gamma, recipe.gamma, n)), hu)
-    return ((hu - low) / (high - low).clamp_min(1.0)).clamp(1e-4, 1.0) ** power
+    return gray_of(hu, recipe.window_hu, recipe, rng)
 
 
 def _with_filter(gray: torch.Tensor, filter_of: Filter | None) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 from spicula.core.finding import Finding
 from spicula.core.slice_reading import SliceReading
 from spicula.report.pictures import Picture, seen_picture
+from spicula.report.text import number
 
 STRONGEST, FULL = 0.62, 4.0
 """Opacity of the fullest tint, and of how many times an even share a patch has it."""
@@ -70,19 +71,15 @@ def reading_record(reading: SliceReading) -> dict[str, Any]:
     return {
         "fingerprint": reading.fingerprint,
         "slices": reading.slices,
-        "share_of_attention": _number(reading.share_of_attention),
-        "share_of_area": _number(reading.share_of_area),
-        "attention": [[_number(share) for share in row] for row in reading.attention.tolist()],
-        "center_xyz_mm": [_number(value) for value in reading.geometry.center_xyz_mm],
-        "side_mm": _number(side_mm),
-        "malignancy": _number(reading.malignancy),
-        "malignancy_with_diameter": _number(reading.malignancy_with_diameter),
+        "share_of_attention": number(reading.share_of_attention),
+        "share_of_area": number(reading.share_of_area),
+        "attention": [[number(share) for share in row] for row in reading.attention.tolist()],
+        "center_xyz_mm": [number(value) for value in reading.geometry.center_xyz_mm],
+        "side_mm": number(side_mm),
+        "malignancy": number(reading.malignancy),
+        "malignancy_with_diameter": number(reading.malignancy_with_diameter),
     }
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None) -> float | None:
-    return round(float(value), 4) if value is not None and math.isfinite(value) else None

@@ -10,6 +10,7 @@ from typing import Any
 from spicula import __version__
 from spicula.core.files import written_aside
 from spicula.report.figures import svg
+from spicula.report.text import rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,10 @@ def write_evaluation(path: Path, page: EvaluationPage, *, created: datetime | No
 
 def render_evaluation(page: EvaluationPage, *, created: datetime | None = None) -> str:
     """The page that :func:`write_evaluation` writes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("evaluation.html.j2").render(
+    return rendered(
+        "evaluation.html.j2",
         version=__version__,
         created=(created or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M %Z").strip(),
         page=page,

@@ -22,7 +22,7 @@ from spicula.report.attention import FULL, Look, look_of
 from spicula.report.matches import cells, sentences
 from spicula.report.pictures import Picture, overview_picture, plane_pictures
 from spicula.report.record import nearest_slice
-from spicula.report.text import plain_text
+from spicula.report.text import plain_text, rendered
 from spicula.report.words import TRAIT_WORDS, WordRow, by_words_alone, difference, looked_most, word_rows
 
 UNKNOWN = "–"
@@ -112,16 +112,8 @@ def write_html(path: Path, analysis: Analysis, *, created: datetime | None = Non
 
 def render_html(analysis: Analysis, *, created: datetime | None = None) -> str:
     """The page that :func:`write_html` writes; all text from the scan's header is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return rendered(
+        "report.html.j2",
         version=__version__,
         created=(created or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M %Z").strip(),
         title=_headline(analysis),

@@ -14,7 +14,7 @@ from spicula.core.neighbors import Neighborhood
 from spicula.report.neighbors import match_record, neighbors_record, outcome, phrase, shared_words
 from spicula.report.pictures import Picture
 from spicula.report.record import DISCLAIMER
-from spicula.report.text import plain_text
+from spicula.report.text import plain_text, rendered
 
 SCHEMA = "spicula-search/1"
 """Version of the record; a key that changes its meaning or goes away raises it."""
@@ -138,13 +138,8 @@ def sentences(found: Neighborhood) -> list[str]:
 
 def write_matches_page(path: Path, answers: Sequence[Told], *, index: str) -> None:
     """Write a page with pictures, whole or not at all: self-contained, no script, no network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("matches.html.j2").render(
+    page = rendered(
+        "matches.html.j2",
         version=__version__,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M %Z").strip(),
         disclaimer=DISCLAIMER,

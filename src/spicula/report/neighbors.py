@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from spicula.core.embedding import Match
 from spicula.core.neighbors import Neighborhood, Share
-from spicula.report.text import plain_text
+from spicula.report.text import number, plain_text
 from spicula.report.words import TRAIT_WORDS
 
 TOLD = (
@@ -79,10 +78,10 @@ def neighbors_record(found: Neighborhood) -> dict[str, Any]:
         "fingerprint": plain_text(found.fingerprint),
         "phrase": phrase(found),
         "malignant": None if found.malignant is None else _share(found.malignant),
-        "farther_than": _number(found.farther_than),
+        "farther_than": number(found.farther_than),
         "unlike_all": found.is_unlike_all,
         "traits": [
-            {"trait": one.trait, **_share(one.share), "everywhere": _number(one.everywhere), "shared": one.is_shared}
+            {"trait": one.trait, **_share(one.share), "everywhere": number(one.everywhere), "shared": one.is_shared}
             for one in found.traits
         ],
         "matches": [match_record(match) for match in found.matches],
@@ -92,15 +91,11 @@ def neighbors_record(found: Neighborhood) -> dict[str, Any]:
 def match_record(match: Match) -> dict[str, Any]:
     """A match with the facts that are passed on."""
     facts = {name: match.facts[name] for name in TOLD if name in match.facts}
-    plain = {name: plain_text(value) if isinstance(value, str) else _number(value) for name, value in facts.items()}
-    return {"distance": _number(match.distance), **plain}
+    plain = {name: plain_text(value) if isinstance(value, str) else number(value) for name, value in facts.items()}
+    return {"distance": number(match.distance), **plain}
 
 
 def _share(share: Share) -> dict[str, Any]:
     return {
-        "share": _number(share.value), "interval": [_number(end) for end in share.interval], "patients": share.patients,
+        "share": number(share.value), "interval": [number(end) for end in share.interval], "patients": share.patients,
     }  # fmt: skip
-
-
-def _number(value: float | None) -> float | None:
-    return round(float(value), 4) if value is not None and math.isfinite(value) else None

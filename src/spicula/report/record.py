@@ -19,7 +19,7 @@ from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Instance, Volume
 from spicula.report.attention import reading_record
 from spicula.report.neighbors import neighbors_record
-from spicula.report.text import plain_text
+from spicula.report.text import number, plain_text
 from spicula.report.words import words_record
 
 SCHEMA = "spicula-report/1"
@@ -146,12 +146,8 @@ def nearest_slice(volume: Volume, center_xyz_mm: Sequence[float]) -> tuple[int, 
     return index, volume.acquisition.instances[min(present)[1]] if present else None
 
 
-def _number(value: float | None, digits: int = 4) -> float | None:
-    return round(float(value), digits) if value is not None and math.isfinite(value) else None
-
-
 def _numbers(values: Sequence[float] | Any, digits: int = 4) -> list[float | None]:
-    return [_number(value, digits) for value in np.asarray(values, dtype=np.float64).ravel().tolist()]
+    return [number(value, digits) for value in np.asarray(values, dtype=np.float64).ravel().tolist()]
 
 
 def _input(volume: Volume) -> dict[str, Any]:
@@ -163,7 +159,7 @@ def _input(volume: Volume) -> dict[str, Any]:
     return {
         "series_uid": plain_text(volume.series_uid),
         **{name: plain_text(str(getattr(acquisition, name))) for name in names},
-        "slice_thickness_mm": _number(acquisition.slice_thickness_mm),
+        "slice_thickness_mm": number(acquisition.slice_thickness_mm),
         "instances": sum(instance is not None for instance in acquisition.instances),
         "interpolated_slices": [i for i, instance in enumerate(acquisition.instances) if instance is None],
         "geometry": {
@@ -191,11 +187,11 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
         "slice_index": slice_index,
         "sop_instance_uid": instance.sop_instance_uid if instance else None,
         "frame": instance.frame if instance else None,
-        "score": _number(finding.score),
-        "diameter_mm": _number(finding.diameter_mm),
+        "score": number(finding.score),
+        "diameter_mm": number(finding.diameter_mm),
         **_size(finding.size),
         "outlined": bool(finding.mask is not None and finding.mask.array_zyx.any()),
-        "measured": {plain_text(name): _number(value) for name, value in finding.attributes.items()},
+        "measured": {plain_text(name): number(value) for name, value in finding.attributes.items()},
         "malignancy": _prediction(predictions.get("malignancy")),
         "attributes": {name: _prediction(predictions[name]) for name in TRAITS if name in predictions},
         "lung_rads": _assessment(assessments, "Lung-RADS"),
@@ -208,7 +204,7 @@ def _finding(finding: Finding, *, analysis: Analysis) -> dict[str, Any]:
 
 def _size(size: Size | None) -> dict[str, Any]:
     names = ("long_axis_mm", "short_axis_mm", "volume_mm3", "mean_hu", "solid_diameter_mm", "solid_volume_mm3")
-    facts: dict[str, Any] = {name: _number(getattr(size, name)) if size else None for name in names}
+    facts: dict[str, Any] = {name: number(getattr(size, name)) if size else None for name in names}
     for name in ("long_axis_ends_xyz_mm", "short_axis_ends_xyz_mm"):
         facts[name] = [_numbers(end) for end in getattr(size, name)] if size else None
     return facts
@@ -219,7 +215,7 @@ def _prediction(prediction: Prediction | None) -> dict[str, Any] | None:
         return None
     interval = _numbers(prediction.interval) if prediction.interval is not None else None
     return {
-        "probability": _number(prediction.probability),
+        "probability": number(prediction.probability),
         "interval": None if interval is None or None in interval else interval,
         "fingerprint": plain_text(prediction.fingerprint),
     }

@@ -10,6 +10,7 @@ from typing import Any
 from spicula.core.prediction import Prediction
 from spicula.core.semantics import FEATURES, PRESENCE
 from spicula.core.words import Answer, Words
+from spicula.report.text import number
 
 TRAIT_WORDS = {
     "subtlety_obvious": ("subtle", "obvious"),
@@ -152,7 +153,7 @@ def words_record(words: Words) -> dict[str, Any]:
         "fingerprint": words.fingerprint,
         "prompts": words.prompts,
         "answers": [_answer(answer) for answer in words.answers],
-        "attention": {plane: _number(share) for plane, share in words.attention.items()},
+        "attention": {plane: number(share) for plane, share in words.attention.items()},
     }
 
 
@@ -169,14 +170,10 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "nearest": answer.nearest,
         "trait": answer.trait,
         "trait_class": answer.trait_class,
-        "trait_probability": _number(answer.trait_probability),
+        "trait_probability": number(answer.trait_probability),
         "disagrees": answer.disagrees,
     }
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:
-    return [_number(value) for value in values]
-
-
-def _number(value: float | None) -> float | None:
-    return round(float(value), 4) if value is not None and math.isfinite(value) else None
+    return [number(value) for value in values]

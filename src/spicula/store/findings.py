@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from spicula.core.errors import InputError
+from spicula.store.clock import now
 from spicula.store.database import alone
-from spicula.store.jobs import now
 from spicula.store.tables import ANALYSES, FINDING_CHANGES, FINDINGS
 
 State: TypeAlias = Literal["proposed", "accepted", "rejected"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError
+from spicula.store.clock import later, now
 from spicula.store.database import alone
 from spicula.store.tables import JOBS
 
@@ -80,19 +80,6 @@ class Cancelled(Exception):
 
 
 _COLUMNS = tuple(JOBS.c[name] for name in Job.__dataclass_fields__)
-
-
-def now() -> str:
-    """UTC, ISO 8601 with microseconds."""
-    return _iso(datetime.now(UTC))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _later(seconds: float) -> str:
-    return _iso(datetime.now(UTC) + timedelta(seconds=seconds))
 
 
 class Queue:
@@ -191,7 +178,7 @@ class Queue:
             if found is None:
                 return None
             change = update(JOBS).where(JOBS.c.id == found.id).values(
-                state="running", tries=found.tries + 1, worker=worker, started_at=now(), alive_until=_later(ALIVE_S),
+                state="running", tries=found.tries + 1, worker=worker, started_at=now(), alive_until=later(ALIVE_S),
                 progress=0.0, message="",
             )  # fmt: skip
             connection.execute(change)
@@ -203,7 +190,7 @@ class Queue:
         Raises:
             Cancelled: The job is not this worker's any more: it must stop and leave nothing.
         """
-        values: dict[str, Any] = {"alive_until": _later(ALIVE_S)}
+        values: dict[str, Any] = {"alive_until": later(ALIVE_S)}
         if progress is not None:
             values["progress"] = min(max(progress, 0.0), 1.0)
         if message is not None:
@@ -234,7 +221,7 @@ class Queue:
         values: dict[str, Any] = {"message": reason[:LONGEST_REASON]}
         if again and job.tries < TRIES:
             wait = WAIT_S[min(job.tries, len(WAIT_S)) - 1]
-            values |= {"state": "queued", "worker": None, "alive_until": None, "not_before": _later(wait)}
+            values |= {"state": "queued", "worker": None, "alive_until": None, "not_before": later(wait)}
         else:
             values |= {"state": "failed", "ended_at": now()}
         self._own(job, worker, values)

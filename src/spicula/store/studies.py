@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError
 from spicula.core.files import written_aside
-from spicula.store.jobs import now
+from spicula.store.clock import now
 from spicula.store.tables import INSTANCES, SERIES, STUDIES
 
 INSTANCES_FOLDER = "instances"

@@ -11,7 +11,6 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Engine, delete, insert, select, update
@@ -19,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError
 from spicula.core.extras import require
-from spicula.store.jobs import now
+from spicula.store.clock import later, now
 from spicula.store.tables import AUDIT, SECRETS, USERS
 
 Role: TypeAlias = Literal["reader", "admin"]
@@ -179,10 +178,9 @@ class Users:
         """
         secret = f"spicula_{secrets.token_urlsafe(32)}"
         lasts = hours if hours is not None else SESSION_HOURS if kind == "session" else 24 * TOKEN_DAYS
-        ends = (datetime.now(UTC) + timedelta(hours=lasts)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         row = {
             "hash": _hash(secret), "kind": kind, "user": user.name, "label": label[:64], "created_at": now(),
-            "csrf": secrets.token_urlsafe(32) if kind == "session" else "", "expires_at": ends,
+            "csrf": secrets.token_urlsafe(32) if kind == "session" else "", "expires_at": later(3600 * lasts),
         }  # fmt: skip
         with self.engine.begin() as connection:
             connection.execute(delete(SECRETS).where(SECRETS.c.expires_at < now()))

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import HTTPException, Request
 
-from spicula.pipelines.workplace import Workplace
-from spicula.store.users import Role, Session, User
+from spicula.store.users import Session, User
+from spicula.web.limits import workplace_of
 
 COOKIE, CSRF_HEADER = "spicula_session", "x-csrf-token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -24,8 +24,6 @@ DESK = User("desk", "admin")
 """Who asks where there are no users."""
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN_PATHS = frozenset({"/healthz", "/api/login"})
-"""Answered without a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +111,14 @@ def session_of(request: Request) -> Session | None:
     access: Access = request.app.state.access
     if not access.users:
         return Session(DESK, "session", "")
-    place: Workplace = request.app.state.workplace
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
-        return place.users.session(token.strip())
-    session = place.users.session(request.cookies.get(COOKIE, ""))
-    if session is None or session.kind != "session" or request.method in SAFE:
-        return session if session is None or session.kind == "session" else None
-    return session if hmac.compare_digest(session.csrf, request.headers.get(CSRF_HEADER, "")) else None
+        return workplace_of(request).users.session(token.strip())
+    session = workplace_of(request).users.session(request.cookies.get(COOKIE, ""))
+    if session is None or session.kind != "session":
+        return None
+    repeated = hmac.compare_digest(session.csrf.encode(), request.headers.get(CSRF_HEADER, "").encode())
+    return session if repeated or request.method in SAFE else None
 
 
 def user_of(request: Request) -> User:
@@ -133,24 +131,3 @@ def user_of(request: Request) -> User:
     if session is None:
         raise HTTPException(401, "log in first")
     return session.user
-
-
-def admin_of(user: User = Depends(user_of)) -> User:  # noqa: B008 (how FastAPI takes dependencies)
-    """The user, where that is an admin; 403 for others.
-
-    Raises:
-        HTTPException: It is none.
-    """
-    needed: Role = "admin"
-    if user.role != needed:
-        raise HTTPException(403, "only an admin may do this")
-    return user
-
-
-def may_see(request: Request) -> None:
-    """Let pass who may see studies: any user.
-
-    Raises:
-        HTTPException: It is nobody.
-    """
-    user_of(request)
