@@ -111,6 +111,8 @@ def ssm_rows() -> list[tuple[str, str, str, str]]:
     found = read("ssm")["out_of_fold"]
     probes = found["honest"]["slice"]["cls, all"]
     forest = probes["forest"]
+    ways = [way for view in found["honest"].values() for way in view.values()]
+    above = [way["with_diameter_over_diameter"]["low"] > 0 for way in ways]
     table = [
         (
             "Features without labels (DINOv2): forest on frozen features, AUROC",
@@ -122,7 +124,7 @@ def ssm_rows() -> list[tuple[str, str, str, str]]:
         ("... gain over untrained, paired", span(probes["gain_over_untrained"]), "0.08", "ssm"),
         (
             "... with the diameter, gain over the diameter, paired",
-            span(found["honest"]["slice and alone"]["cls, all"]["with_diameter_over_diameter"]),
+            f"{span(probes['with_diameter_over_diameter'])}; above 0 in {sum(above)} of {len(above)} ways to read them",
             "above 0",
             "ssm",
         ),
