@@ -48,7 +48,7 @@ def work(
     Args:
         place: The store.
         name: Of the worker.
-        stop: Set from elsewhere to stop after the job at hand.
+        stop: Set from elsewhere to stop; the job at hand is put back at its next word.
         idle_s: How long to wait where nothing is to be done.
         once: Stop where nothing is to be done.
         at_most: How many jobs of a kind may run at a time, over all workers.
@@ -66,12 +66,16 @@ def work(
                 break
             stop.wait(idle_s)
             continue
-        _do(place, job, name, handlers[job.kind])
+        _do(place, job, name, handlers[job.kind], stop)
         done += 1
     return done
 
 
-def _do(place: Workplace, job: Job, name: str, handler: Handler) -> None:
+class _Stopped(Exception):
+    """Raised in a worker that is to stop now."""
+
+
+def _do(place: Workplace, job: Job, name: str, handler: Handler, stop: threading.Event) -> None:
     ended = threading.Event()
     lost = threading.Event()
 
@@ -88,6 +92,8 @@ def _do(place: Workplace, job: Job, name: str, handler: Handler) -> None:
     def tell(progress: float, message: str) -> None:
         if lost.is_set():
             raise Cancelled(job.id)
+        if stop.is_set():
+            raise _Stopped
         place.queue.tell(job, name, progress=progress, message=message)
 
     beating = threading.Thread(target=alive, daemon=True)
@@ -97,6 +103,9 @@ def _do(place: Workplace, job: Job, name: str, handler: Handler) -> None:
         place.queue.end(job, name, result)
     except Cancelled:
         pass
+    except _Stopped:
+        with suppress(Cancelled):
+            place.queue.give_back(job, name)
     except Exception as error:  # whatever one job does, the worker goes on
         with suppress(Cancelled):
             place.queue.fail(job, name, reason_of(error))
@@ -120,16 +129,17 @@ def ask_analysis(place: Workplace, study_uid: str, *, by: str, once: bool = Fals
     return place.queue.ask(ANALYZE, study_uid, {"study_uid": study_uid}, by=by, once=once)
 
 
-def ask_import(place: Workplace, source: Path, *, by: str, remove: bool = False) -> Job:
+def ask_import(place: Workplace, source: Path, *, by: str, remove: Path | None = None) -> Job:
     """Ask for a folder, file or zip to be brought into the store and its studies to be analyzed.
 
     Args:
         place: The store.
         source: What came.
         by: User.
-        remove: Whether it is removed once it is in the store.
+        remove: What is removed once it is in the store; None for nothing.
     """
-    return place.queue.ask(IMPORT, str(source), {"source": str(source), "remove": remove}, by=by)
+    task = {"source": str(source), "remove": None if remove is None else str(remove)}
+    return place.queue.ask(IMPORT, str(source), task, by=by)
 
 
 def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
@@ -145,7 +155,7 @@ def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
         if any(row["modality"] == "CT" for row in place.studies.series(study_uid)):
             asked.append(ask_analysis(place, study_uid, by=job.created_by).id)
     if job.task.get("remove"):
-        shutil.rmtree(source, ignore_errors=True) if source.is_dir() else source.unlink(missing_ok=True)
+        shutil.rmtree(job.task["remove"], ignore_errors=True)
     return {
         "added": found.added, "known": found.known, "left_out": found.left_out, "failed": found.failed,
         "refused": list(found.refused), "studies": list(found.studies), "analyses": asked,
@@ -156,6 +166,8 @@ def _analyze(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
     from spicula.formats import find_scans
     from spicula.pipelines.analyze import analyze
     from spicula.pipelines.batch import REPORT, write_outputs
+    from spicula.pipelines.follow_up import LUNGS, lungs_box
+    from spicula.pipelines.stored_content import contents
     from spicula.report.record import to_record
 
     study_uid = str(job.task["study_uid"])
@@ -175,23 +187,30 @@ def _analyze(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
         shutil.rmtree(aside, ignore_errors=True)
     tell(0.95, "keeping the findings")
     record = to_record(analysis, job=job.id)
+    record = {**record, "findings": contents(analysis, record["findings"]), LUNGS: lungs_box(volume)}
     kept = place.findings.keep_analysis(
         job.id, study_uid=study_uid, series_uid=volume.series_uid, record=record, folder=f"{ANALYSES_FOLDER}/{job.id}"
     )
     return {"findings": len(kept), "series_uid": volume.series_uid, "report": f"{ANALYSES_FOLDER}/{job.id}/{REPORT}"}
 
 
-def gathered(place: Workplace, study_uid: str, folder: Path) -> None:
+def gathered(place: Workplace, study_uid: str, folder: Path, *, series_uid: str | None = None) -> None:
     """Lay a study's CT files side by side in a folder, as links that cost no space.
 
+    Args:
+        place: The store.
+        study_uid: The study.
+        folder: Where to; emptied before.
+        series_uid: This series alone, whatever its modality; every CT series if None.
+
     Raises:
-        InputError: The study has no CT.
+        InputError: The study has no CT, or no such series.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     number = 0
     for series in place.studies.series(study_uid):
-        if series["modality"] != "CT":
+        if series["modality"] != "CT" if series_uid is None else series["series_uid"] != series_uid:
             continue
         for row in place.studies.instances(str(series["series_uid"])):
             source, number = place.studies.path(row), number + 1

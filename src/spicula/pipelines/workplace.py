@@ -28,6 +28,7 @@ class Workplace:
         queue: Its jobs.
         users: Who may log in.
         audit: What they did.
+        deidentify: Whether who the patient is is taken out of all that comes in.
     """
 
     folder: Path
@@ -37,16 +38,20 @@ class Workplace:
     queue: Queue
     users: Users
     audit: Audit
+    deidentify: bool = False
 
 
 @contextmanager
-def open_workplace(folder: Path, *, url: str | None = None, quota_bytes: int | None = None) -> Iterator[Workplace]:
+def open_workplace(
+    folder: Path, *, url: str | None = None, quota_bytes: int | None = None, deidentify: bool = False
+) -> Iterator[Workplace]:  # fmt: skip
     """Open a store; it is made where it is not there.
 
     Args:
         folder: Of its files, and of its database where there is no URL.
         url: ``postgresql://USER@HOST/DB``.
         quota_bytes: What all instances may take.
+        deidentify: Whether who the patient is is taken out of all that comes in.
 
     Raises:
         InputError: The database was made by a later version, or the URL is none.
@@ -55,6 +60,7 @@ def open_workplace(folder: Path, *, url: str | None = None, quota_bytes: int | N
     engine = open_database(folder, url)
     try:
         studies = Studies(engine, folder, quota_bytes=quota_bytes)
-        yield Workplace(folder, engine, studies, Findings(engine), Queue(engine), Users(engine), Audit(engine))
+        parts = (Findings(engine), Queue(engine), Users(engine), Audit(engine))
+        yield Workplace(folder, engine, studies, *parts, deidentify)
     finally:
         engine.dispose()

@@ -181,6 +181,15 @@ class Findings:
             rows = connection.execute(query.order_by(FINDING_CHANGES.c.at, FINDINGS.c.id))
             return tuple(StoredFinding(*row) for row in rows)
 
+    def of_studies(self, study_uids: Sequence[str]) -> dict[str, tuple[StoredFinding, ...]]:
+        """Findings of several studies by study; those without any have no entry."""
+        query = select(*_COLUMNS).where(FINDINGS.c.study_uid.in_(list(study_uids))).order_by(FINDINGS.c.id)
+        found: dict[str, tuple[StoredFinding, ...]] = {}
+        with self.engine.connect() as connection:
+            for row in connection.execute(query):
+                found[row.study_uid] = (*found.get(row.study_uid, ()), StoredFinding(*row))
+        return found
+
     def history(self, finding_id: str) -> tuple[Change, ...]:
         """Every version of a finding, the first first.
 

@@ -148,6 +148,12 @@ class Queue:
         with self.engine.connect() as connection:
             return tuple(Job(*row) for row in connection.execute(query))
 
+    def latest(self, kind: str, keys: Sequence[str]) -> dict[str, Job]:
+        """The newest job of a kind for each of some keys that has one, by its key."""
+        query = select(*_COLUMNS).where(JOBS.c.kind == kind, JOBS.c.key.in_(list(keys)))
+        with self.engine.connect() as connection:
+            return {row.key: Job(*row) for row in connection.execute(query.order_by(JOBS.c.created_at, JOBS.c.id))}
+
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state that occurs."""
         with self.engine.connect() as connection:
@@ -225,6 +231,15 @@ class Queue:
         else:
             values |= {"state": "failed", "ended_at": now()}
         self._own(job, worker, values)
+
+    def give_back(self, job: Job, worker: str) -> None:
+        """Put a job back that was begun and is not done, as if it had not been begun: its worker is about to stop.
+
+        Raises:
+            Cancelled: It is not this worker's any more.
+        """
+        values = {"state": "queued", "worker": None, "alive_until": None, "not_before": now(), "tries": job.tries - 1}
+        self._own(job, worker, {**values, "progress": 0.0, "message": ""})
 
     def _own(self, job: Job, worker: str, values: Mapping[str, Any]) -> None:
         mine = (JOBS.c.id == job.id, JOBS.c.worker == worker, JOBS.c.tries == job.tries, JOBS.c.state == "running")

@@ -201,6 +201,15 @@ class Studies:
         )  # fmt: skip
         return self._all(query)
 
+    def study_of_series(self, series_uid: str) -> str:
+        """The study that a series belongs to.
+
+        Raises:
+            InputError: There is no such series.
+        """
+        query = select(SERIES.c.study_uid).where(SERIES.c.series_uid == series_uid)
+        return str(self._one(query, f"series {series_uid[:70]}")["study_uid"])
+
     def instances(self, series_uid: str) -> tuple[Mapping[str, Any], ...]:
         """Instances of a series by number."""
         query = select(INSTANCES).where(INSTANCES.c.series_uid == series_uid)

@@ -121,6 +121,18 @@ def session_of(request: Request) -> Session | None:
     return session if repeated or request.method in SAFE else None
 
 
+def admin_of(request: Request) -> User:
+    """The user of a request, who must be an admin.
+
+    Raises:
+        HTTPException: There is none (401), or it is a reader (403).
+    """
+    user = user_of(request)
+    if user.role != "admin":
+        raise HTTPException(403, "an admin may do this")
+    return user
+
+
 def user_of(request: Request) -> User:
     """The user of a request; 401 for nobody.
 

@@ -1,67 +1,103 @@
-"""The application: routes, errors as one clear answer, headers that keep a page to itself."""
+"""The application: its routes, and every error as one clear answer."""
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
-from starlette.middleware.base import RequestResponseEndpoint
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from spicula import __version__
 from spicula.core.errors import InputError, SpiculaError
 from spicula.pipelines.workplace import Workplace
-from spicula.web.access import Access, Attempts, refusal, user_of
+from spicula.report.record import DISCLAIMER
+from spicula.store.findings import Overtaken
+from spicula.web.access import Access, Attempts, user_of
+from spicula.web.guard import Guard
 from spicula.web.limits import Limits
-from spicula.web.routes import dicomweb, login
+from spicula.web.metrics import Metrics
+from spicula.web.page import add_page, add_second_viewer
+from spicula.web.routes import about, archives, dicomweb, findings, jobs, login, search, studies, uploads
+from spicula.web.schemas import Failure
+from spicula.web.services import Services, open_services
+from spicula.web.shown_jobs import JobFeed
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-"""Of every answer."""
+REFUSALS = {
+    400: "what was asked cannot be done", 401: "nobody is logged in", 403: "not allowed",
+    404: "there is none", 409: "another change came first", 422: "not what the schema says",
+    429: "too often",
+}  # fmt: skip
 
 
-def make_app(workplace: Workplace, *, limits: Limits | None = None, access: Access | None = None) -> FastAPI:
+def make_app(
+    workplace: Workplace, *, limits: Limits | None = None, access: Access | None = None,
+    services: Services | None = None, second_viewer: Path | None = None,
+) -> FastAPI:  # fmt: skip
     """Make the application of a store.
 
     Args:
         workplace: The store, open as long as the application runs.
         limits: Bounds of requests.
         access: Who may ask; the one at the desk if None.
+        services: What routes ask for; with the shipped bundles and index if None.
+        second_viewer: Folder of OHIF's pages; None for none.
     """
-    app = FastAPI(title="Spicula", version=__version__, docs_url=None, redoc_url=None)
-    app.state.workplace, app.state.limits = workplace, limits or Limits()
-    app.state.access, app.state.attempts = access or Access(), Attempts()
+    limits, access, metrics = limits or Limits(), access or Access(), Metrics(workplace)
+    responses = {status: {"model": Failure, "description": what} for status, what in REFUSALS.items()}
+    app = FastAPI(
+        title="Spicula", version=__version__, description=DISCLAIMER, docs_url=None, redoc_url=None,
+        responses=responses,  # type: ignore[arg-type]
+    )  # fmt: skip
+    app.state.workplace, app.state.limits, app.state.access = workplace, limits, access
+    app.state.attempts, app.state.services = Attempts(), services or open_services(workplace)
+    app.state.feed, app.state.stopping = JobFeed(workplace), threading.Event()
+    app.state.second_viewer = second_viewer is not None
     app.include_router(login.router)
-    app.include_router(dicomweb.router, dependencies=[Depends(user_of)])
+    for module in (about, studies, findings, search, jobs, uploads, archives, dicomweb):
+        app.include_router(module.router, dependencies=[Depends(user_of)])
+    _add_health(app, metrics)
+    _add_errors(app)
+    if second_viewer is not None:
+        add_second_viewer(app, second_viewer)
+    add_page(app)
+    app.add_middleware(Guard, access=access, limits=limits, metrics=metrics)
+    return app
 
+
+def _add_health(app: FastAPI, metrics: Metrics) -> None:
     @app.get("/healthz", tags=["health"])
     def healthz() -> dict[str, str]:
-        """Whether it runs."""
+        """Whether it runs and reaches its store."""
+        app.state.workplace.queue.counts()
         return {"status": "ok", "version": __version__}
 
-    @app.middleware("http")
-    async def guarded(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        refused = refusal(request, app.state.access)
-        response: Response
-        if refused is not None:
-            response = JSONResponse({"error": refused[1]}, status_code=refused[0])
-        else:
-            response = await call_next(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse, dependencies=[Depends(user_of)])
+    def text() -> Response:
+        """Counts for a monitoring system, in Prometheus' text format."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+
+def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(SpiculaError)
     async def refused(_: Request, error: SpiculaError) -> Response:
         gone = isinstance(error, InputError) and str(error.got).startswith("none of th")
         status = 404 if gone else 400 if isinstance(error, InputError) else 500
+        status = 409 if isinstance(error, Overtaken) else status
         return JSONResponse({"error": str(error)}, status_code=status)
+
+    @app.exception_handler(RequestValidationError)
+    async def misshapen(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        return JSONResponse({"error": f"{place[:100]}: {first['msg']}"}, status_code=422)
 
     @app.exception_handler(HTTPException)
     async def told(_: Request, error: HTTPException) -> Response:
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
-    return app
+    @app.exception_handler(404)
+    async def nowhere(_: Request, error: Exception) -> Response:
+        detail = str(getattr(error, "detail", "")) or "there is nothing under this address"
+        return JSONResponse({"error": detail}, status_code=404)

@@ -16,10 +16,16 @@ class Limits:
     Args:
         upload_bytes: Of one upload or STOW request.
         instance_bytes: Of one instance in it.
+        files: In one upload.
+        requests: Of one address within a minute; reading images asks for many.
+        costly: Searches, uploads and new findings likewise.
     """
 
     upload_bytes: int = 4 * 2**30
     instance_bytes: int = 2**30
+    files: int = 20_000
+    requests: int = 60_000
+    costly: int = 120
 
 
 def workplace_of(request: Request) -> Workplace:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Point = tuple[float, float, float]
 Interval = tuple[float, float]
+Date = Annotated[str, Field(pattern=r"^([0-9]{8})?$")]
 Uid = Annotated[str, Field(max_length=64)]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 FindingState = Literal["proposed", "accepted", "rejected"]
@@ -40,6 +41,7 @@ class About(Told):
     bundles: list[str] = Field(description="Fingerprints of the networks in use")
     second_viewer: bool = Field(description="Whether OHIF is at /ohif")
     destinations: list[str] = Field(description="Archives that results can be sent to")
+    sources: list[str] = Field(description="Archives that studies can be brought in from")
     index: IndexFacts | None = Field(description="Where similar cases are looked for")
     window_presets: list[WindowPreset]
 
@@ -83,6 +85,16 @@ class StudySummary(Told):
     lung_rads: str | None = Field(description="The highest category of its findings")
     analysis: JobState | None = Field(description="Where its latest analysis stands; None for none")
     job_id: str | None = Field(description="That analysis")
+
+
+class StudyQuery(Asked):
+    """Which studies are wanted."""
+
+    text: Annotated[str, Field(max_length=100)] = Field("", description="In id, name, description, accession number")
+    date_from: Date = Field("", description="First study date")
+    date_to: Date = Field("", description="Last study date")
+    limit: int = Field(50, ge=1, le=500)
+    offset: int = Field(0, ge=0, le=10**9)
 
 
 class StudyPage(Told):
@@ -160,7 +172,7 @@ class Guideline(Told):
 
 
 class OutlineRuns(Told):
-    """An outline as voxels of the analyzed series' grid: a box of the grid, in it runs of outside and inside in turn."""
+    """An outline as voxels of the series' grid: a box of the grid, in it runs of outside and inside in turn."""
 
     start_zyx: tuple[int, int, int]
     shape_zyx: tuple[int, int, int]
@@ -337,6 +349,16 @@ class Pull(Asked):
 
     source: Annotated[str, Field(max_length=64)]
     study_uid: Uid
+
+
+class ArchiveQuery(Asked):
+    """Which studies of an archive are wanted; ``*`` and ``?`` as in DICOM."""
+
+    patient_id: Annotated[str, Field(max_length=64)] = ""
+    patient_name: Annotated[str, Field(max_length=324)] = ""
+    study_date: Annotated[str, Field(max_length=17)] = Field("", description="YYYYMMDD, or a range with a dash")
+    accession_number: Annotated[str, Field(max_length=16)] = ""
+    limit: int = Field(50, ge=1, le=500)
 
 
 class RemoteStudy(Told):

@@ -1,0 +1,115 @@
+"""Around every request: who may not come in is turned away, answers get their headers, what happened is counted.
+
+Logs hold the pattern of an address and never the address: no UID of a study, no name that somebody searched for.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spicula.core.extras import require
+from spicula.web.access import Access, refusal
+from spicula.web.limits import Limits
+from spicula.web.metrics import Metrics
+
+LOG = logging.getLogger("spicula.web")
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
+    "img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+"""Of every answer."""
+
+SECOND_VIEWER = "/ohif"
+SECOND_VIEWER_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob:; "
+    "img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'; form-action 'self'"
+)
+"""OHIF makes code from text; it gets its own, looser policy, and still reaches no other server."""
+
+COSTLY = ("/api/search", "/api/uploads")
+"""Addresses whose changes keep the processor busy for long."""
+
+
+class Guard:
+    """Middleware of the whole application.
+
+    Args:
+        app: What it stands around.
+        access: Who may ask.
+        limits: How often.
+        metrics: Where is counted.
+    """
+
+    def __init__(self, app: ASGIApp, *, access: Access, limits: Limits, metrics: Metrics) -> None:
+        counting = require("limits", extra="serve")
+        self.app, self.access, self.metrics = app, access, metrics
+        self._window = counting.strategies.MovingWindowRateLimiter(counting.storage.MemoryStorage())
+        self._often = counting.RateLimitItemPerMinute(limits.requests)
+        self._costly = counting.RateLimitItemPerMinute(limits.costly)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, status = time.perf_counter(), 500
+        request = Request(scope)
+        path = str(scope["path"])
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if path.startswith(SECOND_VIEWER):
+                    headers["Content-Security-Policy"] = SECOND_VIEWER_POLICY
+                elif path.startswith(("/api", "/dicom-web")):
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            refused = refusal(request, self.access) or self._too_often(request, path)
+            if refused is None:
+                await self.app(scope, receive, sending)
+            else:
+                again = {"Retry-After": "10"} if refused[0] == 429 else None
+                answer = JSONResponse({"error": refused[1]}, status_code=refused[0], headers=again)
+                await answer(scope, receive, sending)
+        finally:
+            seconds = time.perf_counter() - begun
+            pattern = _pattern(scope)
+            self.metrics.answered(request.method, pattern, status, seconds)
+            LOG.info("%s %s %d %.0f ms", request.method, pattern, status, 1000 * seconds)
+
+    def _too_often(self, request: Request, path: str) -> tuple[int, str] | None:
+        address = request.client.host if request.client else ""
+        if not self._window.hit(self._often, "all", address):
+            return 429, "too many requests from this address; wait a moment"
+        costly = request.method not in ("GET", "HEAD") and (path.startswith(COSTLY) or path.endswith("/findings"))
+        if costly and not self._window.hit(self._costly, "costly", address):
+            return 429, "too many searches, uploads or new findings from this address; wait a moment"
+        return None
+
+
+def _pattern(scope: Mapping[str, Any]) -> str:
+    """The pattern of the route that answered, such as ``/api/studies/{study_uid}``; ``other`` where none did."""
+    route = scope.get("route")
+    return str(getattr(route, "path", "other"))

@@ -1,0 +1,91 @@
+"""The page itself: built from ``viewer/`` into the package, served as files; OHIF beside it where a user has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+from spicula.core.errors import InputError
+
+PAGE = Path(__file__).with_name("page")
+
+NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Spicula</title>
+<body><h1>The page is not built</h1>
+<p>This is a checkout without the built viewer. With Node.js 20 or later: <code>make viewer</code>, then reload.</p>
+<p>Everything else works: the API is described at <a href="/openapi.json">/openapi.json</a>, DICOMweb is at
+<code>/dicom-web</code>.</p></body></html>"""
+
+
+def add_page(app: FastAPI) -> None:
+    """Serve the page at ``/``, or say how to build it."""
+    index = PAGE / "index.html"
+
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        if not index.is_file():
+            return HTMLResponse(NOT_BUILT)
+        return FileResponse(index, media_type="text/html", headers={"Cache-Control": "no-cache"})
+
+    if index.is_file():
+        app.mount("/", StaticFiles(directory=PAGE), name="page")
+
+
+def add_second_viewer(app: FastAPI, folder: Path) -> None:
+    """Serve OHIF's prebuilt pages at ``/ohif``, set to this server's DICOMweb.
+
+    Args:
+        app: The application.
+        folder: ``dist`` of the npm package ``@ohif/app``.
+
+    Raises:
+        InputError: The folder holds no such pages.
+    """
+    index = folder / "index.html"
+    if not index.is_file():
+        hint = "npm pack @ohif/app, unpack it, and name its folder dist"
+        raise InputError(f"{folder}: OHIF", got="no index.html", hint=hint)
+    settings = f"window.config = {json.dumps(SETTINGS)};"
+
+    @app.get("/ohif/app-config.js", include_in_schema=False)
+    def configuration() -> Response:
+        return Response(settings, media_type="text/javascript")
+
+    served = StaticFiles(directory=folder)
+
+    @app.get("/ohif/{path:path}", include_in_schema=False)
+    async def pages(path: str) -> Response:
+        full, facts = served.lookup_path(path)
+        if facts is not None and Path(full).is_file():
+            return FileResponse(full)
+        text = index.read_text(encoding="utf-8")
+        return HTMLResponse(text.replace('PUBLIC_URL = "/"', 'PUBLIC_URL = "/ohif/"'))
+
+
+SETTINGS = {
+    "routerBasename": "/ohif",
+    "extensions": [],
+    "modes": [],
+    "showStudyList": True,
+    "maxNumberOfWebWorkers": 2,
+    "showWarningMessageForCrossOrigin": False,
+    "showCPUFallbackMessage": False,
+    "showLoadingIndicator": True,
+    "strictZSpacingForVolumeViewport": True,
+    "defaultDataSourceName": "dicomweb",
+    "dataSources": [{
+        "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
+        "sourceName": "dicomweb",
+        "configuration": {
+            "friendlyName": "Spicula", "name": "spicula", "wadoUriRoot": "/dicom-web", "qidoRoot": "/dicom-web",
+            "wadoRoot": "/dicom-web", "qidoSupportsIncludeField": False, "supportsReject": False,
+            "supportsStow": True, "imageRendering": "wadors", "thumbnailRendering": "wadors",
+            "enableStudyLazyLoad": True, "supportsFuzzyMatching": False, "supportsWildcard": True,
+            "bulkDataURI": {"enabled": True}, "omitQuotationForMultipartRequest": True,
+        },
+    }],
+}  # fmt: skip
+"""Of OHIF: our DICOMweb, nothing from elsewhere."""
