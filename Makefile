@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PYTHONUTF8 = 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint viewer clean
 
 demo: .venv/.core
 	$(BIN)/spicula sample
@@ -12,6 +12,9 @@ demo: .venv/.core
 
 test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+viewer:
+	cd viewer && npm ci --no-audit --no-fund && npm run build
 
 lint: .venv/.lint
 	$(BIN)/ruff check .
@@ -26,7 +29,7 @@ lint: .venv/.lint
 	  { echo "error: no venv module. Hint: on Debian, apt-get install python3-venv" >&2; exit 1; }
 
 .venv/.core: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) install -q -c constraints.txt -e .
+	SPICULA_NO_PAGE=1 $(PIP) install -q -c constraints.txt -e .
 	@touch $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv/bin/python

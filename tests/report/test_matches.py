@@ -21,7 +21,7 @@ from spicula.pipelines.search import Answer, Query
 from spicula.pipelines.search_job import Told
 from spicula.report.matches import SCHEMA, cells, matches_record, matches_table, write_matches_page
 from spicula.report.pictures import Picture, plane_pictures
-from spicula.report.record import DISCLAIMER
+from spicula.report.text import DISCLAIMER
 
 from .test_html import Page
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from spicula.pipelines.workplace import open_workplace
 from spicula.web.access import Access
 from spicula.web.app import make_app
-from spicula.web.services import open_services
+from spicula.web.services import Services
 
 from ..pipelines.search_tiny import Tiny, tiny  # noqa: F401
 from .analyzed import CENTER, Analyzed, analyzed, analyzed_once  # noqa: F401
@@ -178,7 +178,7 @@ def test_an_export_of_another_name_is_none(client, analyzed) -> None:  # noqa: F
 
 
 def test_similar_cases_of_a_finding_a_place_and_a_box(place, analyzed, tiny: Tiny) -> None:  # noqa: F811
-    services = open_services(place, index=str(tiny.index), search=str(tiny.bundle))
+    services = Services(place, str(tiny.index), str(tiny.bundle))
     client = TestClient(make_app(place, services=services), base_url=BASE)
     about = client.get("/api/about").json()["index"]
     assert (about["findings"], about["patients"], "ward" in about["fields"]) == (24, 12, True)

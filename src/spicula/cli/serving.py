@@ -51,7 +51,7 @@ def serve(
     from spicula.web import server
     from spicula.web.app import make_app
     from spicula.web.limits import Limits
-    from spicula.web.services import open_services
+    from spicula.web.services import Services
 
     address = server.Address(host, port, tls_cert, tls_key, behind_proxy, tuple(name or ()))
     server.require_safe(address, users=users)
@@ -61,7 +61,7 @@ def serve(
     if quota is not None:
         os.environ["SPICULA_QUOTA_BYTES"] = str(quota)
     with open_workplace(store, url=database, quota_bytes=quota, deidentify=deidentify) as place:
-        services = open_services(place, index=index, search=search_bundle, images=images)
+        services = Services(place, index, search_bundle, images)
         access = server.access_of(address, users=users)
         bounds = Limits(upload_bytes=int(upload_gb * 1e9))
         made = make_app(place, limits=bounds, access=access, services=services, second_viewer=ohif)

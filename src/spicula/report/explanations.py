@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from spicula import __version__
 from spicula.core.analysis import Analysis
 from spicula.core.words import Words
-from spicula.report.record import DISCLAIMER
-from spicula.report.text import plain_text
+from spicula.report.text import DISCLAIMER, plain_text
 from spicula.report.words import words_record
 
 SCHEMA = "spicula-explain/1"

@@ -13,8 +13,7 @@ from spicula.core.files import written_aside
 from spicula.core.neighbors import Neighborhood
 from spicula.report.neighbors import match_record, neighbors_record, outcome, phrase, shared_words
 from spicula.report.pictures import Picture
-from spicula.report.record import DISCLAIMER
-from spicula.report.text import plain_text, rendered
+from spicula.report.text import DISCLAIMER, plain_text, rendered
 
 SCHEMA = "spicula-search/1"
 """Version of the record; a key that changes its meaning or goes away raises it."""

@@ -19,13 +19,11 @@ from spicula.core.prediction import TRAITS, Prediction
 from spicula.core.volume import Instance, Volume
 from spicula.report.attention import reading_record
 from spicula.report.neighbors import neighbors_record
-from spicula.report.text import number, plain_text
+from spicula.report.text import DISCLAIMER, number, plain_text
 from spicula.report.words import words_record
 
 SCHEMA = "spicula-report/1"
 """Version of the record; a key that changes its meaning or goes away raises it."""
-
-DISCLAIMER = "Research software, not a medical device. Not for diagnosis, treatment or triage."
 
 SUMMARY_COLUMNS = (
     "scan_id", "path", "status", "reason", "series_uid", "findings", "top_center_x_mm", "top_center_y_mm",

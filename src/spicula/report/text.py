@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+DISCLAIMER = "Research software, not a medical device. Not for diagnosis, treatment or triage."
+"""Of every page and record."""
+
 
 def plain_text(text: str) -> str:
     """Text without control characters and half characters, which headers may hold and JSON and HTML may not."""

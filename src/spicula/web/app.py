@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from spicula import __version__
 from spicula.core.errors import InputError, SpiculaError
 from spicula.pipelines.workplace import Workplace
-from spicula.report.record import DISCLAIMER
+from spicula.report.text import DISCLAIMER
 from spicula.store.findings import Overtaken
 from spicula.web.access import Access, Attempts, user_of
 from spicula.web.guard import Guard
@@ -21,7 +21,7 @@ from spicula.web.metrics import Metrics
 from spicula.web.page import add_page, add_second_viewer
 from spicula.web.routes import about, archives, dicomweb, findings, jobs, login, search, studies, uploads
 from spicula.web.schemas import Failure
-from spicula.web.services import Services, open_services
+from spicula.web.services import Services
 from spicula.web.shown_jobs import JobFeed
 
 REFUSALS = {
@@ -51,7 +51,7 @@ def make_app(
         responses=responses,  # type: ignore[arg-type]
     )  # fmt: skip
     app.state.workplace, app.state.limits, app.state.access = workplace, limits, access
-    app.state.attempts, app.state.services = Attempts(), services or open_services(workplace)
+    app.state.attempts, app.state.services = Attempts(), services or Services(workplace)
     app.state.feed, app.state.stopping = JobFeed(workplace), threading.Event()
     app.state.second_viewer = second_viewer is not None
     app.include_router(login.router)

@@ -1,51 +1,68 @@
-"""What routes find in the application beside the store: the reading room, the search, the feed of jobs."""
+"""What routes find in the application beside the store: the reading room, the search.
+
+Both are brought in when they are first asked for: a server starts at once, and one that nobody asks stays small.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
-from spicula.pipelines.case_search import CaseSearch
-from spicula.pipelines.opened_models import OpenedModels
-from spicula.pipelines.reading_room import ReadingRoom
-from spicula.pipelines.volumes import Volumes
 from spicula.pipelines.workplace import Workplace
 from spicula.store.users import User
 from spicula.web.access import user_of
 from spicula.web.limits import Limits, limits_of, workplace_of
 
+if TYPE_CHECKING:
+    from spicula.pipelines.case_search import CaseSearch
+    from spicula.pipelines.reading_room import ReadingRoom
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False)
 class Services:
     """Everything that routes ask of the pipelines.
 
     Args:
-        models: The bundles, opened on first use.
-        reading: Findings.
-        search: Past cases.
-    """
-
-    models: OpenedModels
-    reading: ReadingRoom
-    search: CaseSearch
-
-
-def open_services(
-    place: Workplace, *, index: str | None = None, search: str | None = None, images: Path | None = None
-) -> Services:  # fmt: skip
-    """Make the services of a store.
-
-    Args:
         place: The store.
         index: Of past cases; the shipped one if None.
-        search: Bundle that makes vectors; the shipped one if None.
+        search_bundle: Makes vectors; the shipped one if None.
         images: Folder of the indexed scans; None for no pictures.
     """
-    models, volumes = OpenedModels(index=index, search=search), Volumes(place)
-    return Services(models, ReadingRoom(place, volumes, models), CaseSearch(place, volumes, models, images=images))
+
+    place: Workplace
+    index: str | None = None
+    search_bundle: str | None = None
+    images: Path | None = None
+    _opened: tuple[ReadingRoom, CaseSearch] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def reading(self) -> ReadingRoom:
+        """Findings."""
+        return self._open()[0]
+
+    @property
+    def search(self) -> CaseSearch:
+        """Past cases."""
+        return self._open()[1]
+
+    def _open(self) -> tuple[ReadingRoom, CaseSearch]:
+        with self._lock:
+            if self._opened is None:
+                from spicula.pipelines.case_search import CaseSearch
+                from spicula.pipelines.opened_models import OpenedModels
+                from spicula.pipelines.reading_room import ReadingRoom
+                from spicula.pipelines.volumes import Volumes
+
+                models = OpenedModels(index=self.index, search=self.search_bundle)
+                volumes = Volumes(self.place)
+                reading = ReadingRoom(self.place, volumes, models)
+                self._opened = reading, CaseSearch(self.place, volumes, models, images=self.images)
+            return self._opened
 
 
 def services_of(request: Request) -> Services:

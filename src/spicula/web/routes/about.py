@@ -8,8 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from spicula import __version__
 from spicula.core.bundle import SHIPPED, load_bundle
-from spicula.pipelines.archives import load_archives
-from spicula.report.record import DISCLAIMER
+from spicula.report.text import DISCLAIMER
 from spicula.store.users import User
 from spicula.web.access import Access, admin_of
 from spicula.web.schemas import About, AuditEntry, WindowPreset
@@ -29,6 +28,8 @@ PRESETS = (
 @router.get("/about")
 def about(request: Request, place: Place, served: Served, _: Asking) -> About:
     """Version, networks, index, archives and window presets."""
+    from spicula.pipelines.archives import load_archives
+
     access: Access = request.app.state.access
     bundles = [
         load_bundle(folder).fingerprint for folder in sorted(SHIPPED.iterdir()) if (folder / "bundle.json").is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from spicula.pipelines.case_search import Wanted
 from spicula.web.schemas import SearchAnswer, SearchRequest
 from spicula.web.services import Address, Asking, Place, Served
 
@@ -14,6 +13,8 @@ router = APIRouter(prefix="/api/search", tags=["search"])
 @router.post("")
 def search(given: SearchRequest, place: Place, served: Served, user: Asking, address: Address) -> SearchAnswer:
     """Past cases, the most alike first, with what they say."""
+    from spicula.pipelines.case_search import Wanted
+
     study_uid = None if given.series_uid is None else place.studies.study_of_series(given.series_uid)
     box = given.box
     wanted = Wanted(
