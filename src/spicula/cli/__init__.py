@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from spicula.cli import bundles, datasets, evaluation, explaining, pretraining, scans, searching, serving, training
+from spicula.cli import (
+    bundles,
+    datasets,
+    evaluation,
+    explaining,
+    pretraining,
+    scans,
+    searching,
+    serving,
+    storing,
+    training,
+    users,
+)
 from spicula.cli.scans import DISCLAIMER
 
 app = typer.Typer(
@@ -23,6 +35,8 @@ app.add_typer(explaining.app)
 app.add_typer(searching.app)
 app.add_typer(searching.index_app, name="index")
 app.add_typer(serving.app)
+app.add_typer(storing.app, name="store")
+app.add_typer(users.app, name="users")
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(pretraining.app, name="pretrain")
 app.add_typer(training.app, name="train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -53,6 +54,7 @@ def serve(
     from spicula.web.limits import Limits
     from spicula.web.services import Services
 
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it would write values of headers that it cannot read
     address = server.Address(host, port, tls_cert, tls_key, behind_proxy, tuple(name or ()))
     server.require_safe(address, users=users)
     if deidentify:
@@ -79,6 +81,7 @@ def work(store: StoreOption = DEFAULT_STORE, database: DatabaseOption = None) ->
     from spicula.pipelines.worker import work as do_work
     from spicula.pipelines.workplace import open_workplace
 
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     stop = threading.Event()
 
     def told(*_: Any) -> None:

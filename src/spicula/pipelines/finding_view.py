@@ -12,6 +12,9 @@ from spicula.store.findings import StoredFinding
 Content = Mapping[str, Any]
 Speaks: TypeAlias = Literal["for", "against", "neither"]
 
+REPORTED = "reported_uid"
+"""Of a finding that another program's report brought in."""
+
 CLEAR = 0.6
 """A word whose share is smaller speaks neither for nor against."""
 
@@ -54,7 +57,7 @@ def view(finding: StoredFinding, number: int, growth: Sequence[Mapping[str, Any]
         "number": number,
         "state": finding.state,
         "version": finding.version,
-        "by_program": finding.analysis_id is not None,
+        "by_program": finding.analysis_id is not None or REPORTED in content,
         "changed_at": finding.changed_at,
         "changed_by": finding.changed_by,
         "note": content.get("note", ""),

@@ -11,6 +11,7 @@ from pathlib import Path
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import ASIDE
 from spicula.dicom.archive import SEPARATOR, files_in, is_dicom, open_member
+from spicula.dicom.deidentify import deidentified
 from spicula.dicom.facts import instance_facts
 from spicula.store.studies import NewInstance, Studies
 
@@ -42,14 +43,17 @@ class Ingested:
 
 
 def ingest(
-    source: Path, studies: Studies, *, origin: str, most_bytes: int | None = None, progress: Progress | None = None
-) -> Ingested:
+    source: Path, studies: Studies, *, origin: str, deidentify: bytes | None = None, most_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> Ingested:  # fmt: skip
     """Bring every DICOM instance of a folder, file or zip into the store.
 
     Args:
         source: What came; zips are checked for names that lead out, links and bombs before anything is unpacked.
         studies: Of the store.
         origin: How it came, for example ``"upload"``.
+        deidentify: The secret of the store, see :func:`spicula.dicom.deidentify.secret_of`: de-identified copies are
+            kept in the place of what came, and files are told by their number; None to keep all as it is.
         most_bytes: Of all files together; None for no limit but the zip's own.
         progress: Called with how many files are done and how many there are.
 
@@ -75,13 +79,13 @@ def ingest(
                 if not is_dicom(member.path) or name.upper() == "DICOMDIR":
                     left_out += 1
                     continue
-                study_uid, new = _keep(member.path, studies, Path(aside), origin)
+                study_uid, new = _keep(member.path, studies, Path(aside), origin, deidentify)
                 found.setdefault(study_uid)
                 added, known = added + new, known + (not new)
             except SpiculaError as error:
                 failed += 1
                 if len(refused) < MOST_REASONS:
-                    refused.append(f"{name}: {error}")
+                    refused.append(f"{name}: {error}" if deidentify is None else _unnamed(error, member.path, number))
             finally:
                 if progress is not None:
                     progress(number, len(members))
@@ -91,13 +95,22 @@ def ingest(
     return Ingested(added, known, tuple(found), left_out, tuple(refused), failed)
 
 
-def _keep(path: str, studies: Studies, aside: Path, origin: str) -> tuple[str, bool]:
+def _unnamed(error: SpiculaError, path: str, number: int) -> str:
+    """Why a file was refused, without its name: it may be a patient's."""
+    return f"file {number}: {str(error).replace(path, 'it').replace(Path(path).name, 'it')}"
+
+
+def _keep(path: str, studies: Studies, aside: Path, origin: str, deidentify: bytes | None) -> tuple[str, bool]:
     """Keep one instance; its study, and whether it is new."""
     file = Path(path)
     if SEPARATOR in path and not file.exists():
         file = aside / "member.dcm"
         with open_member(path) as packed, file.open("wb") as stream:
             shutil.copyfileobj(packed, stream, 2**20)
+    if deidentify is not None:
+        source, file = file, aside / "deidentified.dcm"
+        deidentified(source, file, secret=deidentify)
     facts = instance_facts(file)
-    new = NewInstance({**facts.study, "origin": origin}, facts.series, facts.instance)
+    study = {**facts.study, "origin": origin, "deidentified": deidentify is not None}
+    new = NewInstance(study, facts.series, facts.instance)
     return str(facts.study["study_uid"]), studies.add(file, new)

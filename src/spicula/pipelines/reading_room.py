@@ -96,6 +96,7 @@ class ReadingRoom:
             volume = self.volumes.get(finding.study_uid, finding.series_uid)
             fresh = self._content(volume, center_xyz_mm)
             content = {**finding.content, **fresh, "id": finding.content.get("id", fresh["id"])}
+            content.pop("measured_by", None)
         corrections = {"diameter_mm": diameter_mm, "note": note, "measured_by": None if diameter_mm is None else by}
         given = {name: value for name, value in corrections.items() if value is not None}
         if given:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spicula import __version__
 from spicula.core.errors import InputError
 from spicula.pipelines.worklist import summaries, worklist
 from spicula.pipelines.workplace import Workplace
@@ -45,7 +46,7 @@ def study_sheet(place: Workplace, study_uid: str) -> dict[str, Any]:
         "priors": sorted(
             (one for one in others if one["study_uid"] != study_uid), key=lambda one: one["study_date"], reverse=True
         ),
-        "exports": list(EXPORTS) if analyses else [],
+        "exports": list(EXPORTS) if analyses or place.findings.of_study(study_uid) else [],
     }  # fmt: skip
 
 
@@ -71,10 +72,8 @@ def export(place: Workplace, study_uid: str, name: str) -> Path:
     place.studies.get(study_uid)
     if name not in EXPORTS:
         raise InputError("export", got=repr(name[:40]), expected=f"one of {', '.join(EXPORTS)}")
-    analyses = place.findings.analyses(study_uid)
-    if not analyses:
-        raise InputError(f"study {study_uid}", got="no analysis", hint="analyze it first")
-    state = [analyses[0]["id"], *((one.id, one.version) for one in place.findings.of_study(study_uid))]
+    analyses, findings = place.findings.analyses(study_uid), place.findings.of_study(study_uid)
+    state = [__version__, [one["id"] for one in analyses], *((one.id, one.version) for one in findings)]
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
     of_study = hashlib.sha256(study_uid.encode()).hexdigest()[:32]
     folder = place.folder / EXPORTS_FOLDER / of_study / key

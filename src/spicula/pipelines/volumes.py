@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
-import uuid
 from collections import OrderedDict
-from pathlib import Path
 
 from spicula.core.errors import InputError
-from spicula.core.files import ASIDE
 from spicula.core.volume import Volume
-from spicula.formats import read_volume
-from spicula.pipelines.worker import gathered
+from spicula.pipelines.stored_analysis import stored_volume
 from spicula.pipelines.workplace import Workplace
 
 
@@ -54,9 +49,4 @@ class Volumes:
     def _read(self, study_uid: str, series_uid: str) -> Volume:
         if all(row["series_uid"] != series_uid for row in self.place.studies.series(study_uid)):
             raise InputError(f"series {series_uid[:70]}", got="none of this UID in the study")
-        aside: Path = self.place.folder / f"{ASIDE}{uuid.uuid4().hex}"
-        try:
-            gathered(self.place, study_uid, aside, series_uid=series_uid)
-            return read_volume(aside, series_uid=series_uid)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        return stored_volume(self.place, study_uid, series_uid)

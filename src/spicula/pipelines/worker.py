@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import ASIDE
+from spicula.dicom.deidentify import secret_of
 from spicula.pipelines.ingest import ingest
 from spicula.pipelines.workplace import Workplace
 from spicula.store.jobs import ALIVE_S, Cancelled, Job
@@ -143,17 +144,23 @@ def ask_import(place: Workplace, source: Path, *, by: str, remove: Path | None =
 
 
 def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
+    from spicula.pipelines.read_reports import take_in_reports
+
     source = Path(job.task["source"])
 
     def progress(done: int, whole: int) -> None:
         if done % 20 == 0 or done == whole:
             tell(done / whole, f"{done} of {whole} files")
 
-    found = ingest(source, place.studies, origin="upload", progress=progress)
+    secret = secret_of(place.folder) if place.deidentify else None
+    found = ingest(source, place.studies, origin="upload", progress=progress, deidentify=secret)
     asked = []
     for study_uid in found.studies:
-        if any(row["modality"] == "CT" for row in place.studies.series(study_uid)):
+        modalities = {row["modality"] for row in place.studies.series(study_uid)}
+        if "CT" in modalities and (found.added or not place.findings.analyses(study_uid)):
             asked.append(ask_analysis(place, study_uid, by=job.created_by).id)
+        if {"CT", "SR"} <= modalities:
+            take_in_reports(place, study_uid)
     if job.task.get("remove"):
         shutil.rmtree(job.task["remove"], ignore_errors=True)
     return {

@@ -243,7 +243,8 @@ def _facts(finding: Finding, size: Size | None, *, volume: Volume) -> list[tuple
             ("Solid volume", _with_unit(size.solid_volume_mm3, "mm³", 0), ""),
         ]
     else:
-        facts.append(("Mean diameter", _with_unit(finding.diameter_mm, "mm", 1), "not outlined"))
+        remark = "" if finding.mask is not None and finding.mask.array_zyx.any() else "not outlined"
+        facts.append(("Mean diameter", _with_unit(finding.diameter_mm, "mm", 1), remark))
     facts += [
         ("Detector score", _decimal(finding.score), ""),
         ("Center", ", ".join(_decimal(value, 1) for value in finding.center_xyz_mm), ""),

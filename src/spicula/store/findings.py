@@ -122,6 +122,28 @@ class Findings:
             name = _begin(connection, study_uid, series_uid, None, content, by=by, what="added")
         return self.get(name)
 
+    def propose(self, study_uid: str, proposals: Sequence[tuple[str, str, Mapping[str, Any]]], *, known_by: str) -> int:
+        """Keep what other programs found, as proposals; one that is there already is not kept again.
+
+        Args:
+            study_uid: Of all of them.
+            proposals: Series, program and content of each.
+            known_by: Name of the content's fact that tells one from another.
+
+        Returns:
+            How many are new.
+        """
+        added = 0
+        with alone(self.engine) as connection:
+            query = select(FINDINGS.c.content).where(FINDINGS.c.study_uid == study_uid)
+            known = {content.get(known_by) for content in connection.execute(query).scalars()}
+            for series_uid, by, content in proposals:
+                if content[known_by] not in known:
+                    _begin(connection, study_uid, series_uid, None, content, by=by, what="proposed")
+                    known.add(content[known_by])
+                    added += 1
+        return added
+
     def change(
         self, finding_id: str, *, seen: int, by: str, state: State | None = None,
         content: Mapping[str, Any] | None = None,

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from fastapi import FastAPI, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
 from spicula.core.errors import InputError
 
 PAGE = Path(__file__).with_name("page")
+
+KEPT = {"Cache-Control": "max-age=3600"}
+
+WHERE = "__webpack_require__.p"
+"""Where OHIF's scripts look for each other."""
 
 NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Spicula</title>
 <body><h1>The page is not built</h1>
@@ -48,11 +55,16 @@ def add_second_viewer(app: FastAPI, folder: Path) -> None:
     if not index.is_file():
         hint = "npm pack @ohif/app, unpack it, and name its folder dist"
         raise InputError(f"{folder}: OHIF", got="no index.html", hint=hint)
+    text = _moved(index.read_text(encoding="utf-8"))
     settings = f"window.config = {json.dumps(SETTINGS)};"
 
     @app.get("/ohif/app-config.js", include_in_schema=False)
     def configuration() -> Response:
         return Response(settings, media_type="text/javascript")
+
+    @app.get("/ohif", include_in_schema=False)
+    def beginning() -> Response:
+        return RedirectResponse("/ohif/")
 
     served = StaticFiles(directory=folder)
 
@@ -60,9 +72,28 @@ def add_second_viewer(app: FastAPI, folder: Path) -> None:
     async def pages(path: str) -> Response:
         full, facts = served.lookup_path(path)
         if facts is not None and Path(full).is_file():
-            return FileResponse(full)
-        text = index.read_text(encoding="utf-8")
-        return HTMLResponse(text.replace('PUBLIC_URL = "/"', 'PUBLIC_URL = "/ohif/"'))
+            media = {".js": "text/javascript", ".css": "text/css"}.get(Path(full).suffix)
+            if media is None:
+                return FileResponse(full, headers=KEPT)
+            return Response(await run_in_threadpool(_moved_part, Path(full)), media_type=media, headers=KEPT)
+        return HTMLResponse(text)
+
+
+def _moved(text: str) -> str:
+    """OHIF's start page, which was built for ``/``, for ``/ohif/``.
+
+    Example:
+        >>> _moved('<script>window.PUBLIC_URL="/"</script><script src="/app.js">')
+        '<script>window.PUBLIC_URL="/ohif/"</script><script src="/ohif/app.js">'
+    """
+    text = text.replace('PUBLIC_URL="/"', 'PUBLIC_URL="/ohif/"')
+    return re.sub(r'(href|src|content)="/(?!/)', r'\1="/ohif/', text)
+
+
+def _moved_part(path: Path) -> str:
+    """A script or style of OHIF that looks for the others under ``/ohif/``."""
+    text = path.read_text(encoding="utf-8")
+    return text.replace(f'{WHERE} = "/"', f'{WHERE} = "/ohif/"').replace("url(/", "url(/ohif/")
 
 
 SETTINGS = {

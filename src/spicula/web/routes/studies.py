@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 
 from spicula.pipelines.study_sheet import export, study_sheet
+from spicula.pipelines.upkeep import remove_study as remove_study_and_files
 from spicula.pipelines.worker import ask_analysis
 from spicula.pipelines.worklist import worklist
 from spicula.store.users import User
@@ -58,7 +59,7 @@ def remove_study(
     study_uid: str, place: Place, user: Annotated[User, Depends(admin_of)], address: Address
 ) -> None:  # fmt: skip
     """Take a study out with all that is said of it."""
-    count = place.studies.remove(study_uid)
+    count = remove_study_and_files(place, study_uid)
     place.audit.note(user.name, "study.remove", object=study_uid, detail={"instances": count}, address=address)
 
 
