@@ -10,6 +10,7 @@ from spicula.cli import (
     bundles,
     datasets,
     evaluation,
+    exchange,
     explaining,
     pretraining,
     scans,
@@ -35,6 +36,8 @@ app.add_typer(explaining.app)
 app.add_typer(searching.app)
 app.add_typer(searching.index_app, name="index")
 app.add_typer(serving.app)
+app.add_typer(exchange.app)
+app.add_typer(exchange.pacs_app, name="pacs")
 app.add_typer(storing.app, name="store")
 app.add_typer(users.app, name="users")
 app.add_typer(bundles.app, name="bundle")

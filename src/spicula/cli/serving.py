@@ -76,8 +76,7 @@ def serve(
 @app.command()
 def work(store: StoreOption = DEFAULT_STORE, database: DatabaseOption = None) -> None:
     """Analyze what waits in a store's queue until stopped; 'serve' starts such processes itself."""
-    from spicula.pipelines import exchange
-    from spicula.pipelines.worker import HANDLERS
+    from spicula.pipelines.exchange import ALL_HANDLERS, PULL
     from spicula.pipelines.worker import work as do_work
     from spicula.pipelines.workplace import open_workplace
 
@@ -95,7 +94,7 @@ def work(store: StoreOption = DEFAULT_STORE, database: DatabaseOption = None) ->
     with open_workplace(
         store, url=database, quota_bytes=int(quota) if quota else None, deidentify=deidentify
     ) as place:  # fmt: skip
-        do_work(place, stop=stop, handlers={**HANDLERS, **exchange.HANDLERS})
+        do_work(place, stop=stop, handlers=ALL_HANDLERS, at_most={PULL: 1})
 
 
 def _end_with(parent: int, stop: threading.Event) -> None:

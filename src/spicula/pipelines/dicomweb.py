@@ -17,8 +17,9 @@ from spicula.core.files import ASIDE
 from spicula.dicom.facts import instance_facts
 from spicula.dicom.multipart import BrokenTransfer, parts_to_files
 from spicula.dicom.served import metadata_json
+from spicula.pipelines.ingest import keep
 from spicula.store.matching import instances_matching, series_matching, studies_matching
-from spicula.store.studies import NewInstance, Studies
+from spicula.store.studies import Studies
 
 MOST_MATCHES = 500
 """Of one answer; whoever wants more asks for the next page."""
@@ -128,7 +129,7 @@ def metadata(
 
 def store(
     studies: Studies, body: Path, content_type: str, *, most_bytes: int, retrieve_url: Callable[[str], str],
-    study_uid: str | None = None,
+    study_uid: str | None = None, deidentify: bytes | None = None,
 ) -> tuple[dict[str, Any], int]:  # fmt: skip
     """Keep the instances of a STOW request.
 
@@ -139,6 +140,7 @@ def store(
         most_bytes: Of one instance.
         retrieve_url: Address of a study by its UID.
         study_uid: The study that the path names; instances of others fail then.
+        deidentify: As for :func:`spicula.pipelines.ingest.ingest`.
 
     Returns:
         The response as DICOM JSON, and how many instances failed.
@@ -164,7 +166,7 @@ def store(
             for part in parts_to_files(
                 chunks, content_type, aside=aside, max_part_bytes=most_bytes, max_parts=MOST_PARTS
             ):  # fmt: skip
-                reference, uid = _stored(part, studies, study_uid)
+                reference, uid = _stored(part, studies, study_uid, deidentify)
                 if uid is None:
                     failed.append(reference)
                 else:
@@ -182,7 +184,9 @@ def store(
     return response, len(failed)
 
 
-def _stored(part: Path, studies: Studies, study_uid: str | None) -> tuple[dict[str, Any], str | None]:
+def _stored(
+    part: Path, studies: Studies, study_uid: str | None, deidentify: bytes | None
+) -> tuple[dict[str, Any], str | None]:
     """What the response says of one part, and its study; None where it was not kept."""
     reference: dict[str, Any] = {}
     try:
@@ -191,10 +195,9 @@ def _stored(part: Path, studies: Studies, study_uid: str | None) -> tuple[dict[s
             "00081150": {"vr": "UI", "Value": [facts.instance["sop_class_uid"]]},
             "00081155": {"vr": "UI", "Value": [facts.instance["sop_instance_uid"]]},
         }
-        uid = str(facts.study["study_uid"])
-        if study_uid is not None and uid != study_uid:
+        if study_uid is not None and str(facts.study["study_uid"]) != study_uid:
             return {**reference, **_reason(NOT_MATCHING)}, None
-        studies.add(part, NewInstance({**facts.study, "origin": "stow"}, facts.series, facts.instance))
+        uid, _ = keep(part, studies, origin="stow", deidentify=deidentify)
     except SpiculaError as error:
         full = "quota" in (getattr(error, "hint", "") or "")
         return {**reference, **_reason(OUT_OF_RESOURCES if full else CANNOT_UNDERSTAND)}, None

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -48,19 +49,14 @@ CONFIRM_S = 20.0
 """How long an archive may take to show what it acknowledged."""
 
 Outputs: TypeAlias = Callable[[Workplace, str, Path], object]
-"""Writes ``sr.dcm`` and ``seg.dcm`` of a study, as its findings stand, into a folder; one that makes no sense is left
-out."""
+"""Writes ``sr.dcm`` and ``seg.dcm`` of a study, those that make sense, as its findings stand, into a folder; other
+files are not kept."""
 
 Client: TypeAlias = DicomWeb | Pacs
 
 
 def echo(archive: Archive) -> None:
-    """Ask whether an archive is there and talks to us.
-
-    Raises:
-        InputError: It refuses, or a password cannot be read.
-        OfflineError: It cannot be reached.
-    """
+    """Ask whether an archive is there and talks to us; an error says why not."""
     with opened(archive) as client:
         if isinstance(client, Pacs):
             client.echo()
@@ -181,7 +177,7 @@ def pull(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     added = sum(one.added for one in came)
     studies = list(dict.fromkeys(uid for one in came for uid in one.studies))
-    asked = [name for uid in studies for name in _ask_for_analysis(place, job, uid, changed=added > 0)]
+    asked = [name for uid in studies for name in _follow_up(place, job, uid, changed=added > 0)]
     known = sum(one.known for one in came)
     return {"added": added, "known": known, "refused": refused, "studies": studies, "analyses": asked}
 
@@ -206,7 +202,7 @@ def _pull_series(
     for path in target.rglob("*.dcm"):
         if path.stem in held:  # it may have come another way, with other words of a file of itself
             path.unlink()
-    came = ingest(target, place.studies, origin=archive.way)
+    came = ingest(target, place.studies, origin=archive.way, deidentify=place.secret)
     came = replace(came, known=came.known + len(offered & held))
     lacking = len(offered) - came.added - came.known
     if lacking > 0:
@@ -248,9 +244,17 @@ def _wait_for(place: Workplace, archive: Archive, series_uid: str, wanted: set[s
         time.sleep(0.2)
 
 
-def _ask_for_analysis(place: Workplace, job: Job, study_uid: str, *, changed: bool) -> list[str]:
-    """Ask once a pull: not for what an earlier one had brought and was analyzed, nor twice if it is begun twice."""
-    if not job.task.get("analyze") or not any(row["modality"] == "CT" for row in place.studies.series(study_uid)):
+def _follow_up(place: Workplace, job: Job, study_uid: str, *, changed: bool) -> list[str]:
+    """Take in reports of others, and ask for the analysis of a CT.
+
+    It is asked for once a pull: not for what an earlier one had brought, nor twice if this one is begun twice.
+    """
+    from spicula.pipelines.read_reports import take_in_reports
+
+    modalities = {row["modality"] for row in place.studies.series(study_uid)}
+    if {"CT", "SR"} <= modalities:
+        take_in_reports(place, study_uid)
+    if not job.task.get("analyze") or "CT" not in modalities:
         return []
     last = place.queue.latest(ANALYZE, [study_uid]).get(study_uid)
     done_before = last is not None and last.state == "done" and last.created_at < job.created_at
@@ -262,12 +266,10 @@ def _ask_for_analysis(place: Workplace, job: Job, study_uid: str, *, changed: bo
 def _forget_ended(place: Workplace) -> None:
     """Remove what cancelled and failed pulls had fetched, and results of studies that are not in the store any more."""
     for folder in (place.folder / PULLS_FOLDER).glob("*"):
-        try:
-            gone = not place.queue.get(folder.name).is_open
-        except InputError:
-            gone = True
-        if gone:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(InputError):
+            if place.queue.get(folder.name).is_open:
+                continue
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in (place.folder / RESULTS_FOLDER).glob("*"):
         try:
             place.studies.get(folder.name)
@@ -287,12 +289,6 @@ def study_outputs(place: Workplace, study_uid: str, folder: Path) -> object:
 
 def send(place: Workplace, job: Job, tell: Tell, *, outputs: Outputs = study_outputs) -> Mapping[str, Any]:
     """Send results of a study, each object that the archive does not show, and wait until it shows them.
-
-    Args:
-        place: The store.
-        job: What is asked.
-        tell: Takes how far it is.
-        outputs: Writes the results.
 
     Returns:
         SOP Instance UIDs that were ``sent`` and that were ``there``, and which of what was asked the study ``lacks``.
@@ -340,6 +336,8 @@ def results_of(place: Workplace, study_uid: str, *, outputs: Outputs = study_out
                 outputs(place, study_uid, aside)
                 if _state(place, study_uid) != state:
                     continue  # a finding was changed meanwhile
+                for name in {path.name for path in aside.iterdir()} - {f"{one}.dcm" for one in WHAT}:
+                    (aside / name).unlink()
                 _move_whole(aside, folder)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import ASIDE
 from spicula.dicom.archive import SEPARATOR, files_in, is_dicom, open_member
+from spicula.dicom.data_set import same_data_set
 from spicula.dicom.deidentify import deidentified
 from spicula.dicom.facts import instance_facts
 from spicula.store.studies import NewInstance, Studies
@@ -101,16 +103,50 @@ def _unnamed(error: SpiculaError, path: str, number: int) -> str:
 
 
 def _keep(path: str, studies: Studies, aside: Path, origin: str, deidentify: bytes | None) -> tuple[str, bool]:
-    """Keep one instance; its study, and whether it is new."""
+    """Keep one file of a folder or zip; its study, and whether it is new."""
     file = Path(path)
     if SEPARATOR in path and not file.exists():
         file = aside / "member.dcm"
         with open_member(path) as packed, file.open("wb") as stream:
             shutil.copyfileobj(packed, stream, 2**20)
-    if deidentify is not None:
-        source, file = file, aside / "deidentified.dcm"
-        deidentified(source, file, secret=deidentify)
+    return keep(file, studies, origin=origin, deidentify=deidentify)
+
+
+def keep(file: Path, studies: Studies, *, origin: str, deidentify: bytes | None = None) -> tuple[str, bool]:
+    """Keep one instance.
+
+    Args:
+        file: A DICOM file.
+        studies: Of the store.
+        origin: How it came.
+        deidentify: As for :func:`ingest`.
+
+    Returns:
+        Its study, as the store has it, and whether it is new. The same data set that came before by another way, with
+        other words of the file about itself, is not.
+
+    Raises:
+        InputError: It cannot be kept.
+    """
+    if deidentify is None:
+        return _added(file, studies, origin=origin, deidentified=False)
+    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=studies.folder) as folder:
+        copy = Path(folder) / "deidentified.dcm"
+        deidentified(file, copy, secret=deidentify)
+        return _added(copy, studies, origin=origin, deidentified=True)
+
+
+def _added(file: Path, studies: Studies, **about: str | bool) -> tuple[str, bool]:
     facts = instance_facts(file)
-    study = {**facts.study, "origin": origin, "deidentified": deidentify is not None}
-    new = NewInstance(study, facts.series, facts.instance)
-    return str(facts.study["study_uid"]), studies.add(file, new)
+    study_uid = str(facts.study["study_uid"])
+    try:
+        return study_uid, studies.add(file, NewInstance({**facts.study, **about}, facts.series, facts.instance))
+    except InputError as error:
+        if "other bytes" not in str(error.got) or not _is_there(file, studies, facts.instance):
+            raise
+        return study_uid, False
+
+
+def _is_there(file: Path, studies: Studies, instance: Mapping[str, Any]) -> bool:
+    there = studies.instance(str(instance["sop_instance_uid"]))
+    return same_data_set(file, studies.path(there))

@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import ASIDE
-from spicula.dicom.deidentify import secret_of
 from spicula.pipelines.ingest import ingest
 from spicula.pipelines.workplace import Workplace
 from spicula.store.jobs import ALIVE_S, Cancelled, Job
@@ -152,8 +151,7 @@ def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
         if done % 20 == 0 or done == whole:
             tell(done / whole, f"{done} of {whole} files")
 
-    secret = secret_of(place.folder) if place.deidentify else None
-    found = ingest(source, place.studies, origin="upload", progress=progress, deidentify=secret)
+    found = ingest(source, place.studies, origin="upload", progress=progress, deidentify=place.secret)
     asked = []
     for study_uid in found.studies:
         modalities = {row["modality"] for row in place.studies.series(study_uid)}

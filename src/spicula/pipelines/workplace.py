@@ -40,6 +40,13 @@ class Workplace:
     audit: Audit
     deidentify: bool = False
 
+    @property
+    def secret(self) -> bytes | None:
+        """By which what comes in is de-identified; None where it is kept as it is."""
+        from spicula.dicom.deidentify import secret_of
+
+        return secret_of(self.folder) if self.deidentify else None
+
 
 @contextmanager
 def open_workplace(
