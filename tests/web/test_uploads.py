@@ -72,7 +72,7 @@ def test_a_zip_whose_names_lead_out_is_refused(workplace, client, series, name, 
     data = zipped({name: next(series.iterdir()).read_bytes()})
     job = client.post("/api/uploads", files={"files": ("ct.zip", data)}).json()
     told = imported(workplace, client, job)
-    assert told["state"] == "queued"  # to be tried again; its reason is told
+    assert told["state"] == "failed"
     assert "leads out" in told["message"] or "name" in told["message"]
     assert client.get("/api/studies").json()["total"] == 0
     assert not list(tmp_path.rglob("evil.dcm"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ _LEVELS = {
     "instances": (instances_matching, _INSTANCE),
 }
 _TAGS = {tag: name for fields in (_STUDY, _SERIES, _INSTANCE) for name, (tag, _, _) in fields.items()}
+HEADERS_KEPT = 4096
+"""So many headers are kept: a study that is opened again is there at once."""
+
 _PAGING = ("limit", "offset", "includefield", "fuzzymatching")
 
 
@@ -124,7 +128,13 @@ def metadata(
         rows: From :func:`instances_of`.
         bulk_uri: Where an instance's pixels are found.
     """
-    return (metadata_json(studies.path(row), bulk_uri=bulk_uri(row)) for row in rows)
+    return (_header(studies.path(row), str(row["sha256"]), bulk_uri(row)) for row in rows)
+
+
+@lru_cache(maxsize=HEADERS_KEPT)
+def _header(path: Path, _sha256: str, bulk_uri: str) -> dict[str, Any]:
+    """A header as it was read last; nobody changes it."""
+    return metadata_json(path, bulk_uri=bulk_uri)
 
 
 def store(

@@ -2,7 +2,7 @@
 
 A thread tells that the worker is alive while a job runs. A job that was cancelled, or given to another worker because
 this one was silent for too long, is left as it is: what it keeps is kept under the job's own id, so that doing it twice
-keeps it once.
+keeps it once. What is wrong with the images themselves does not get better by another try: it is set aside at once.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _do(place: Workplace, job: Job, name: str, handler: Handler, stop: threading
             place.queue.give_back(job, name)
     except Exception as error:  # whatever one job does, the worker goes on
         with suppress(Cancelled):
-            place.queue.fail(job, name, reason_of(error))
+            hopeless = isinstance(error, InputError) and job.kind in (IMPORT, ANALYZE)
+            place.queue.fail(job, name, reason_of(error), again=not hopeless)
     finally:
         ended.set()
         beating.join()
