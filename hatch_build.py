@@ -1,4 +1,4 @@
-"""Builds the page of ``spicula serve`` from ``viewer/`` into the package, with npm, where it is missing or out of date."""
+"""Builds the page of ``spicula serve`` from ``viewer/`` into the package, with npm, where it is missing or older."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PageHook(BuildHookInterface):  # type: ignore[type-arg]
         npm = shutil.which("npm")
         if npm is None:
             self.app.display_warning(
-                "The page of 'spicula serve' is not built: npm is not here. Install Node.js 20 or later, then 'make viewer'."
+                "The page of 'spicula serve' is not built: npm is not here. Install Node.js 20, then 'make viewer'."
             )
             return
         try:

@@ -151,12 +151,14 @@ def scrolling(folder: Path, scan: Path, readers: int) -> dict[str, Any]:
         for thread in threads:
             thread.join()
         whole = time.perf_counter() - begun
-    milliseconds = np.array(times) * 1000
+    parts = {"median": 50, "p95": 95, "p99": 99, "longest": 100}
     return {
-        "readers": readers, "frames": len(times), "errors": dict(errors), "frames_per_second": round(len(times) / whole),
-        "milliseconds": {name: round(float(np.percentile(milliseconds, q)), 1)
-                         for name, q in (("median", 50), ("p95", 95), ("p99", 99), ("longest", 100))},
-    }  # fmt: skip
+        "readers": readers,
+        "frames": len(times),
+        "errors": dict(errors),
+        "frames_per_second": round(len(times) / whole),
+        "milliseconds": {name: round(1000 * float(np.percentile(times, part)), 1) for name, part in parts.items()},
+    }
 
 
 def killed(folder: Path, studies: int, seed: int) -> dict[str, Any]:
