@@ -253,7 +253,7 @@ def test_a_full_disk_is_answered_as_such(sent: list[Path], tmp_path: Path, monke
 
     with listening(tmp_path / "in") as (_, way):
         with monkeypatch.context() as patch, pytest.raises(InputError, match="0xA700"):
-            patch.setattr(inbox, "_sync", full)
+            patch.setattr(inbox, "to_disk", full)
             way.store(sent[:1])
         assert files_in(tmp_path / "in") == []
         way.store(sent[:1])

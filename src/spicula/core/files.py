@@ -65,3 +65,12 @@ def folder_written_aside(folder: Path, *, replaces: Sequence[str] = ()) -> Itera
                 folder.rmdir()
         raise
     aside.rmdir()
+
+
+def to_disk(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk, so that they outlast a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

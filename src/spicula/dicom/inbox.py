@@ -18,7 +18,7 @@ import pydicom
 from pydicom.uid import UID
 
 from spicula.core.errors import InputError
-from spicula.core.files import ASIDE
+from spicula.core.files import ASIDE, to_disk
 from spicula.dicom.archive import parse
 from spicula.dicom.remote import safe_name
 
@@ -154,25 +154,16 @@ class Inbox:
         target = self.place_of(found.series_uid, found.sop_instance_uid)
         if not target.parent.is_dir():
             target.parent.mkdir(exist_ok=True)
-            _sync(self.folder)
-        _sync(aside)
+            to_disk(self.folder)
+        to_disk(aside)
         os.replace(aside, target)
-        _sync(target.parent)
+        to_disk(target.parent)
         return Arrived(target, found.study_uid, found.series_uid, found.sop_instance_uid, found.sop_class_uid)
 
     def place_of(self, series_uid: str, sop_instance_uid: str) -> Path:
         """Where an instance lies, or would."""
         folder = self.folder / safe_name(series_uid) if self.by_series else self.folder
         return folder / f"{safe_name(sop_instance_uid)}.dcm"
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def facts_of(path: Path) -> Arrived:

@@ -28,7 +28,7 @@ from sqlalchemy import JSON, Connection, Engine, Text, cast, select
 
 from spicula import __version__
 from spicula.core.errors import InputError
-from spicula.core.files import ASIDE
+from spicula.core.files import ASIDE, to_disk
 from spicula.dicom.deidentify import KEY_FILE
 from spicula.pipelines.archives import FILE as ARCHIVES_FILE
 from spicula.pipelines.workplace import Workplace
@@ -111,9 +111,9 @@ def backup(
             known = _linked(place, connection, linked) if files else {}
             require_room(out.parent, sum(path.stat().st_size for path, _ in known.values()))
             made = _written(place, connection, archive, known, key=key, progress=progress)
-        _sync(archive_path)
+        to_disk(archive_path)
         os.replace(archive_path, out)
-        _sync(out.parent)
+        to_disk(out.parent)
     return made
 
 
@@ -276,11 +276,3 @@ def require_room(folder: Path, size: int) -> None:
     if free < size:
         got, expected = f"{free / 1e9:.2f} GB free", f"{size / 1e9:.2f} GB"
         raise InputError(str(folder), got=got, expected=expected, hint="choose another disk")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from spicula.core.errors import InputError
-from spicula.core.files import ASIDE
+from spicula.core.files import ASIDE, to_disk
 from spicula.dicom.inbox import Arrived, readable
 from spicula.dicom.listener import Listener
 from spicula.dicom.pacs import Pacs
@@ -357,11 +357,7 @@ def _state(place: Workplace, study_uid: str) -> str:
 def _move_whole(aside: Path, folder: Path) -> None:
     """Bring a folder's files to the disk and it to its place; another that was faster stays."""
     for path in (*aside.iterdir(), aside):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        to_disk(path)
     try:
         os.rename(aside, folder)
     except OSError:

@@ -22,8 +22,8 @@ import numpy as np
 
 from spicula.core.errors import InputError
 from spicula.core.extras import require
-from spicula.core.files import written_aside
-from spicula.retrieval.vectors import Vectors, damaged, sync_folder
+from spicula.core.files import to_disk, written_aside
+from spicula.retrieval.vectors import Vectors, damaged
 from spicula.retrieval.verification import WHOLE_BYTES
 
 Approximate: TypeAlias = Literal["hnsw", "ivfpq"]
@@ -175,18 +175,18 @@ def write_built(
     aside = folder / f".{kind}.faiss"
     try:
         faiss.write_index(structure, str(aside))
-        _sync(aside)
+        to_disk(aside)
         sha256 = _sha256(aside)
         name = f"{kind}-{sha256[:16]}.faiss"
         rows = int(structure.ntotal)
         witnesses = _witnesses(vectors, rows)
         built = Built(name, aside.stat().st_size, sha256, generation, rows, witnesses, dict(settings))
         os.replace(aside, folder / name)
-        sync_folder(folder)
+        to_disk(folder)
         with written_aside(folder / f"{kind}.json") as path:
             path.write_text(json.dumps(asdict(built), indent=1) + "\n", encoding="utf-8")
-            _sync(path)
-        sync_folder(folder)
+            to_disk(path)
+        to_disk(folder)
     except (OSError, RuntimeError) as error:
         got = error.strerror if isinstance(error, OSError) else "an error of faiss while writing"
         hint = "the index is as before; see to space and rights, and try again"
@@ -254,11 +254,6 @@ def remove_built(folder: Path, kind: Approximate) -> None:
 def _witnesses(vectors: Vectors, rows: int) -> int:
     some = vectors[np.linspace(0, rows - 1, _WITNESSES).astype(np.int64)]
     return zlib.crc32(np.ascontiguousarray(some, dtype="<f4").data)
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

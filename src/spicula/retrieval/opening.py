@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from spicula.core.errors import InputError
-from spicula.core.files import ASIDE
+from spicula.core.files import ASIDE, to_disk
 from spicula.retrieval.exact import ExactIndex
 from spicula.retrieval.faiss import FaissIndex
 from spicula.retrieval.faiss_building import Progress
 from spicula.retrieval.faiss_file import remove_built
 from spicula.retrieval.folder import FolderIndex
 from spicula.retrieval.store import create_store
-from spicula.retrieval.vectors import sync_folder, vectors_name, write_vectors
+from spicula.retrieval.vectors import vectors_name, write_vectors
 
 Backend: TypeAlias = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"]
 """How an index in a folder is searched; the folder is the same for all."""
@@ -48,7 +48,7 @@ def create_index(folder: Path, *, fingerprint: str, dimensions: int) -> None:
             write_vectors(aside / vectors_name(1), 0, ())
             aside.chmod(0o755)
             os.rename(aside, folder)
-            sync_folder(folder.parent)
+            to_disk(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
+from spicula.core.files import to_disk
 
 Vectors: TypeAlias = NDArray[np.float32]
 RowNumbers: TypeAlias = NDArray[np.int64]
@@ -91,16 +92,7 @@ def write_vectors(path: Path, row: int, blocks: Iterable[Vectors]) -> None:
             file.truncate()
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names of new files in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    to_disk(path.parent)
 
 
 def vector_checksums(vectors: Vectors) -> list[int]:
