@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from spicula.cli import users
 from spicula.core.errors import InputError
 from spicula.pipelines.workplace import open_workplace
+from spicula.store.users import User
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -29,6 +30,15 @@ def run(tmp_path) -> Run:
         return done.exit_code, done.stdout, done.stderr
 
     return call
+
+
+def test_a_user_of_a_provider_has_no_password(tmp_path) -> None:
+    store = tmp_path / "store"
+    arguments = ["users", "add", "ada", "--subject", "https://login.example#7", "--store", str(store)]
+    assert CliRunner().invoke(users.app, arguments[1:]).exit_code == 0
+    with open_workplace(store) as place:
+        assert place.users.with_subject("https://login.example#7") == User("ada", "reader")
+        assert place.users.with_password("ada", "") is None
 
 
 def test_a_user_from_the_first_day_to_the_last(run, tmp_path) -> None:

@@ -3994,7 +3994,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */
@@ -4077,7 +4077,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */
@@ -4152,14 +4152,29 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "multipart/related": string;
+            };
+        };
         responses: {
-            /** @description Successful Response */
+            /** @description all are kept */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    "application/dicom+json": Record<string, never>;
+                    "application/json": unknown;
+                };
+            };
+            /** @description some are kept */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": Record<string, never>;
                     "application/json": unknown;
                 };
             };
@@ -4199,13 +4214,14 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description another change came first */
+            /** @description none is kept */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Failure"];
+                    "application/dicom+json": Record<string, never>;
+                    "application/json": unknown;
                 };
             };
             /** @description not what the schema says */
@@ -4245,7 +4261,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "multipart/related": string;
                 };
             };
             /** @description what was asked cannot be done */
@@ -4322,14 +4338,29 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "multipart/related": string;
+            };
+        };
         responses: {
-            /** @description Successful Response */
+            /** @description all are kept */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    "application/dicom+json": Record<string, never>;
+                    "application/json": unknown;
+                };
+            };
+            /** @description some are kept */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": Record<string, never>;
                     "application/json": unknown;
                 };
             };
@@ -4369,13 +4400,14 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
-            /** @description another change came first */
+            /** @description none is kept */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Failure"];
+                    "application/dicom+json": Record<string, never>;
+                    "application/json": unknown;
                 };
             };
             /** @description not what the schema says */
@@ -4415,7 +4447,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */
@@ -4500,7 +4532,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */
@@ -4585,7 +4617,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */
@@ -4671,7 +4703,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "multipart/related": string;
                 };
             };
             /** @description what was asked cannot be done */
@@ -4757,7 +4789,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */
@@ -4844,7 +4876,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "multipart/related": string;
                 };
             };
             /** @description what was asked cannot be done */
@@ -4932,7 +4964,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "multipart/related": string;
                 };
             };
             /** @description what was asked cannot be done */
@@ -5019,7 +5051,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */
@@ -5105,7 +5137,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom+json": Record<string, never>[];
                 };
             };
             /** @description what was asked cannot be done */

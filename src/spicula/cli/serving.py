@@ -30,6 +30,9 @@ def serve(
         "127.0.0.1"
     ),
     users: Annotated[bool, typer.Option("--users", help="Readers log in; see 'spicula users'.")] = False,
+    oidc: Annotated[
+        Path | None, typer.Option(help="TOML that names an OpenID Connect provider at which readers log in.")
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     behind_proxy: Annotated[
@@ -52,10 +55,12 @@ def serve(
     from spicula.web import server
     from spicula.web.app import make_app
     from spicula.web.limits import Limits
+    from spicula.web.oidc_file import load_elsewhere
     from spicula.web.services import Services
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it would write values of headers that it cannot read
     address = server.Address(host, port, tls_cert, tls_key, behind_proxy, tuple(name or ()))
+    users = users or oidc is not None
     server.require_safe(address, users=users)
     if deidentify:
         os.environ["SPICULA_DEIDENTIFY"] = "1"
@@ -66,7 +71,10 @@ def serve(
         services = Services(place, index, search_bundle, images)
         access = server.access_of(address, users=users)
         bounds = Limits(upload_bytes=int(upload_gb * 1e9))
-        made = make_app(place, limits=bounds, access=access, services=services, second_viewer=ohif)
+        made = make_app(
+            place, limits=bounds, access=access, services=services, second_viewer=ohif,
+            elsewhere=None if oidc is None else load_elsewhere(oidc),
+        )  # fmt: skip
         scheme = "https" if address.certificate else "http"
         typer.echo(f"Spicula at {scheme}://{host}:{port}  (store: {store})\n{DISCLAIMER}\nStop with Ctrl+C.")
         with server.workers(workers, store, database):

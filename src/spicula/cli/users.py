@@ -32,15 +32,19 @@ def add(
     name: NameArgument,
     role: Annotated[Role, typer.Option(help="What they may do.")] = Role.reader,
     password_file: PasswordFileOption = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(help="ISSUER#SUB: who it is at an OpenID Connect provider; then there is no password."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     database: DatabaseOption = None,
 ) -> None:
     """Make a user."""
     from spicula.pipelines.workplace import open_workplace
 
-    password = _password(password_file)
+    password = None if subject is not None and password_file is None else _password(password_file)
     with open_workplace(store, url=database) as place:
-        user = place.users.add(name, role=role.value, password=password)
+        user = place.users.add(name, role=role.value, password=password, subject=subject)
         place.audit.note(BY, "user.add", object=user.name, detail={"role": user.role})
     typer.echo(f"{user.name}: {user.role}\n\nNext: spicula serve --users")
 

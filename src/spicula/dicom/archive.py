@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pydicom
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from spicula.core.errors import InputError, SpiculaError
@@ -28,8 +29,8 @@ MAX_RATIO = 100
 """How many times larger than its compressed self a zip may be; CT compresses two to five times."""
 RATIO_FREE_BYTES = 64 * 2**20
 """Below this unpacked size the ratio does not matter."""
-MAX_INFLATED_BYTES = 2**30
-"""How much a single deflated data set may unpack to."""
+MAX_INFLATED_BYTES = 2**28
+"""How much a single deflated data set may unpack to; pydicom holds it in memory, twice for a moment."""
 
 _PREAMBLE = 132
 
@@ -177,13 +178,18 @@ def _looks_like_dicom(head: bytes) -> bool:
 
 def _check_deflated(path: str, file: IO[bytes]) -> None:
     """Refuse a deflated data set that would inflate without end, before pydicom inflates it whole."""
-    head = file.read(1024)
-    if DeflatedExplicitVRLittleEndian.encode() in head:
-        file.seek(_PREAMBLE + 12 + int.from_bytes(head[_PREAMBLE + 8 : _PREAMBLE + 12], "little"))
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflater.decompress(file.read(), MAX_INFLATED_BYTES)
-        if inflater.unconsumed_tail:
-            raise InputError(path, got=f"a data set that inflates beyond {MAX_INFLATED_BYTES / 2**20:.0f} MiB")
+    read_preamble(file, force=True)
+    syntax = _read_file_meta_info(file).get("TransferSyntaxUID")  # as pydicom itself finds it, and where it ends
+    if syntax == DeflatedExplicitVRLittleEndian:
+        inflater, packed, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
+        while not inflater.eof and (piece := file.read(2**16)):
+            packed += len(piece)
+            while piece:
+                inflated += len(inflater.decompress(piece, 2**20))
+                piece = inflater.unconsumed_tail
+                if inflated > min(MAX_INFLATED_BYTES, max(RATIO_FREE_BYTES, MAX_RATIO * packed)):
+                    got = f"a data set that inflates beyond {inflated / 2**20:.0f} MiB"
+                    raise InputError(path, got=got, expected=f"at most {MAX_RATIO} times its bytes")
     file.seek(0)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_frames, get_frame
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from spicula.core.errors import InputError
+from spicula.dicom.codestream import refuse_larger
 
 PIXEL_TAGS = [
     0x00280002,  # Samples per Pixel
@@ -107,6 +108,9 @@ def stored_values(dataset: Dataset, path: str, *, frames: Iterable[int] = (1,)) 
             expected="an image",
             hint="it may be cut short or damaged: copy it again from its source",
         )
+    if DECODERS[uid] != _NATIVE:
+        for stored in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+            refuse_larger(stored, int(dataset.Rows), int(dataset.Columns), path)
     if uid == JPEG_EXTENDED and int(dataset.BitsStored) > 8:
         yield from _jpeg_extended(dataset, frames)
         return

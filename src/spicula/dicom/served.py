@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from spicula.dicom.archive import parse, unreadable
 PIXEL_DATA = "7FE00010"
 LARGEST_INLINE_BYTES = 1024
 """Longer binary values are fetched apart; none of them is needed to show an image."""
+
+DEEPEST = 100
+"""Levels of JSON within an element, three for a sequence; what lies deeper is no header but an attack."""
 
 OCTETS = "application/octet-stream"
 MEDIA_TYPES = {
@@ -69,15 +73,21 @@ def metadata_json(path: Path, *, bulk_uri: str) -> dict[str, Any]:
     kept = {tag: element for tag, element in found.items() if element.get("BulkDataURI") != ""}
     if rows:
         kept[PIXEL_DATA] = {"vr": "OW", "BulkDataURI": bulk_uri}
-    return {tag: _finite(element) for tag, element in kept.items()}
+    finite: dict[str, Any] = {}
+    for tag, element in kept.items():
+        with suppress(RecursionError):  # left out, as pydicom leaves out what it cannot say
+            finite[tag] = _finite(element)
+    return finite
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: Any, left: int = DEEPEST) -> Any:
     """JSON has no NaN and no infinity: such numbers become null."""
+    if left == 0:
+        raise RecursionError("nested too deep")
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(one, left - 1) for key, one in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_finite(one, left - 1) for one in value]
     return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
 
 
@@ -97,11 +107,14 @@ def frames(path: Path, numbers: Sequence[int]) -> tuple[list[bytes], str, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = parse(str(path), pixels=True)
+            return _frames(parse(str(path), pixels=True), path, numbers)
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # pydicom raises whatever a broken file makes it stumble over
         raise unreadable(path.name, error) from error
+
+
+def _frames(dataset: pydicom.Dataset, path: Path, numbers: Sequence[int]) -> tuple[list[bytes], str, str]:
     if "PixelData" not in dataset:
         raise InputError(path.name, got="an instance without pixels", expected="an image")
     count = max(1, int(dataset.get("NumberOfFrames") or 1))

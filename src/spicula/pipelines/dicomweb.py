@@ -110,7 +110,7 @@ def instances_of(
     """
     named = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": sop_instance_uid}
     filters = {name: value for name, value in named.items() if value is not None}
-    if any("," in value or "\\" in value or not value for value in filters.values()):
+    if any("," in value or "\\" in value or value in ("", "*") for value in filters.values()):
         raise InputError("UID", got="several, or none", expected="one")
     rows = list(instances_matching(studies.engine, filters, limit=10**9))
     if not rows:

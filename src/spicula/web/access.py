@@ -80,6 +80,8 @@ def refusal(request: Request, access: Access) -> tuple[int, str] | None:
     host = _name_of(request.headers.get("host", ""))
     if host not in {*LOOPBACK, *(name.lower() for name in access.hosts)}:
         return 400, "this server is not asked under that name"
+    if "transfer-encoding" in request.headers and "content-length" in request.headers:
+        return 400, "a request has one length"
     if request.method in SAFE:
         return None
     origin = request.headers.get("origin")

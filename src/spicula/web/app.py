@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from sqlalchemy.exc import DataError
+from starlette.exceptions import HTTPException as PlainHTTPException
 
 from spicula import __version__
 from spicula.core.errors import InputError, SpiculaError
@@ -18,8 +20,10 @@ from spicula.web.access import Access, Attempts, user_of
 from spicula.web.guard import Guard
 from spicula.web.limits import Limits
 from spicula.web.metrics import Metrics
+from spicula.web.oidc import Elsewhere, Provider
 from spicula.web.page import add_page, add_second_viewer
-from spicula.web.routes import about, archives, dicomweb, findings, jobs, login, search, studies, uploads
+from spicula.web.paths import without_folders
+from spicula.web.routes import about, archives, dicomweb, findings, jobs, login, oidc, search, studies, uploads
 from spicula.web.schemas import Failure
 from spicula.web.services import Services
 from spicula.web.shown_jobs import JobFeed
@@ -33,7 +37,7 @@ REFUSALS = {
 
 def make_app(
     workplace: Workplace, *, limits: Limits | None = None, access: Access | None = None,
-    services: Services | None = None, second_viewer: Path | None = None,
+    services: Services | None = None, second_viewer: Path | None = None, elsewhere: Elsewhere | None = None,
 ) -> FastAPI:  # fmt: skip
     """Make the application of a store.
 
@@ -43,6 +47,10 @@ def make_app(
         access: Who may ask; the one at the desk if None.
         services: What routes ask for; with the shipped bundles and index if None.
         second_viewer: Folder of OHIF's pages; None for none.
+        elsewhere: An OpenID Connect provider at which users may log in too; None for none.
+
+    Raises:
+        InputError: OHIF's pages are none, or the provider's settings make no sense.
     """
     limits, access, metrics = limits or Limits(), access or Access(), Metrics(workplace)
     responses = {status: {"model": Failure, "description": what} for status, what in REFUSALS.items()}
@@ -54,7 +62,9 @@ def make_app(
     app.state.attempts, app.state.services = Attempts(), services or Services(workplace)
     app.state.feed, app.state.stopping = JobFeed(workplace), threading.Event()
     app.state.second_viewer = second_viewer is not None
+    app.state.elsewhere = None if elsewhere is None else Provider(elsewhere)
     app.include_router(login.router)
+    app.include_router(oidc.router)
     for module in (about, studies, findings, search, jobs, uploads, archives, dicomweb):
         app.include_router(module.router, dependencies=[Depends(user_of)])
     _add_health(app, metrics)
@@ -85,7 +95,12 @@ def _add_errors(app: FastAPI) -> None:
         gone = isinstance(error, InputError) and str(error.got).startswith("none of th")
         status = 404 if gone else 400 if isinstance(error, InputError) else 500
         status = 409 if isinstance(error, Overtaken) else status
-        return JSONResponse({"error": str(error)}, status_code=status)
+        return JSONResponse({"error": without_folders(str(error))}, status_code=status)
+
+    @app.exception_handler(DataError)
+    async def unspeakable(_: Request, error: DataError) -> Response:
+        """A null character, say, which PostgreSQL has no text for."""
+        return JSONResponse({"error": "a value that the database cannot hold"}, status_code=400)
 
     @app.exception_handler(RequestValidationError)
     async def misshapen(_: Request, error: RequestValidationError) -> Response:
@@ -93,8 +108,8 @@ def _add_errors(app: FastAPI) -> None:
         place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
         return JSONResponse({"error": f"{place[:100]}: {first['msg']}"}, status_code=422)
 
-    @app.exception_handler(HTTPException)
-    async def told(_: Request, error: HTTPException) -> Response:
+    @app.exception_handler(PlainHTTPException)  # Starlette's own too, such as 405
+    async def told(_: Request, error: PlainHTTPException) -> Response:
         return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
     @app.exception_handler(404)

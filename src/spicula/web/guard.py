@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,6 +44,11 @@ SECOND_VIEWER_POLICY = (
 )
 """OHIF makes code from text; it gets its own, looser policy, and still reaches no other server."""
 
+BULKY = ("/api/uploads", "/dicom-web/studies")
+"""Addresses that take bodies of any size, and count for themselves."""
+
+TOO_LONG = "a body that is too long"
+
 COSTLY = ("/api/search", "/api/uploads")
 """Addresses whose changes keep the processor busy for long."""
 
@@ -60,6 +67,7 @@ class Guard:
         counting = require("limits", extra="serve")
         self.app, self.access, self.metrics = app, access, metrics
         self._window = counting.strategies.MovingWindowRateLimiter(counting.storage.MemoryStorage())
+        self._body_bytes = limits.body_bytes
         self._often = counting.RateLimitItemPerMinute(limits.requests)
         self._costly = counting.RateLimitItemPerMinute(limits.costly)
 
@@ -68,7 +76,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 500
+        begun, status = time.perf_counter(), 0
         request = Request(scope)
         path = str(scope["path"])
 
@@ -86,18 +94,46 @@ class Guard:
             await send(message)
 
         try:
-            refused = refusal(request, self.access) or self._too_often(request, path)
+            refused = refusal(request, self.access) or self._too_often(request, path) or self._too_long(request, path)
             if refused is None:
-                await self.app(scope, receive, sending)
+                await self.app(scope, receive if path.startswith(BULKY) else self._bounded(receive), sending)
             else:
-                again = {"Retry-After": "10"} if refused[0] == 429 else None
-                answer = JSONResponse({"error": refused[1]}, status_code=refused[0], headers=again)
+                more = {"Retry-After": "10"} if refused[0] == 429 else {"Connection": "close"}
+                answer = JSONResponse({"error": refused[1]}, status_code=refused[0], headers=more)
                 await answer(scope, receive, sending)
+        except Exception as error:
+            where = "".join(traceback.format_tb(error.__traceback__))  # without its words, which may name a patient
+            LOG.error("%s %s failed: %s\n%s", request.method, _pattern(scope), type(error).__name__, where)
+            if status:
+                raise ConnectionAbortedError("an answer that cannot be finished") from None
+            failed = JSONResponse({"error": "the server failed at this; its log says where"}, status_code=500)
+            await failed(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - begun
             pattern = _pattern(scope)
-            self.metrics.answered(request.method, pattern, status, seconds)
-            LOG.info("%s %s %d %.0f ms", request.method, pattern, status, 1000 * seconds)
+            self.metrics.answered(request.method, pattern, status or 500, seconds)
+            LOG.info("%s %s %d %.0f ms", request.method, pattern, status or 500, 1000 * seconds)
+
+    def _too_long(self, request: Request, path: str) -> tuple[int, str] | None:
+        length = request.headers.get("content-length", "0")
+        long = not path.startswith(BULKY) and (
+            not length.isdecimal() or len(length) > 12 or int(length) > self._body_bytes
+        )
+        return (413, TOO_LONG) if long else None
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """What ends a body that comes in pieces and does not say how long it is."""
+        taken = 0
+
+        async def receiving() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._body_bytes:
+                raise HTTPException(413, TOO_LONG)
+            return message
+
+        return receiving
 
     def _too_often(self, request: Request, path: str) -> tuple[int, str] | None:
         address = request.client.host if request.client else ""

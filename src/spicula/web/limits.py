@@ -17,6 +17,7 @@ class Limits:
         upload_bytes: Of one upload or STOW request.
         instance_bytes: Of one instance in it.
         files: In one upload.
+        body_bytes: Of the body of any other request.
         requests: Of one address within a minute; reading images asks for many.
         costly: Searches, uploads and new findings likewise.
     """
@@ -24,6 +25,7 @@ class Limits:
     upload_bytes: int = 4 * 2**30
     instance_bytes: int = 2**30
     files: int = 20_000
+    body_bytes: int = 2**20
     requests: int = 60_000
     costly: int = 120
 

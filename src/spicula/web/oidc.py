@@ -43,6 +43,12 @@ LEEWAY_S = 60
 
 LONGEST_SUBJECT = 255
 
+FAILED_S = 5.0
+"""So long nobody waits again for a provider that did not answer."""
+
+MOST_AT_ONCE = 8
+"""Codes that are traded at a time: a slow provider does not take all threads of the server."""
+
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -113,7 +119,8 @@ class Provider:
         self._core = require("authlib.oidc.core", extra="serve")
         self._jwt, self._jws = require("joserfc.jwt", extra="serve"), require("joserfc.jws", extra="serve")
         self._jwk, self._errors = require("joserfc.jwk", extra="serve"), require("joserfc.errors", extra="serve")
-        self._lock = threading.Lock()
+        self._lock, self._trading = threading.Lock(), threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._failed: dict[str, float] = {}
         self._kept: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
     def _secret(self) -> str | None:
@@ -178,6 +185,8 @@ class Provider:
 
     def _traded(self, code: str, verifier: str) -> Mapping[str, Any]:
         described = self._described()
+        if not self._trading.acquire(blocking=False):
+            raise OfflineError("login server", got="more logins at a time than it answers", hint="try again in a while")
         try:
             with self._session() as session:
                 token: Mapping[str, Any] = session.fetch_token(
@@ -188,6 +197,8 @@ class Provider:
             raise OfflineError("login server", got=type(error).__name__, hint="try again in a while") from None
         except Exception as error:  # Authlib's own, and what a crooked answer makes it stumble over
             raise Refused(f"the login server does not take the code ({_word(error)})") from None
+        finally:
+            self._trading.release()
         if not isinstance(token.get("id_token"), str):
             raise Refused("the login server gave no ID token")
         return token
@@ -244,7 +255,7 @@ class Provider:
             raise OfflineError("login server", got="another issuer than was set", hint="tell your administrator")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             try:
-                _require_https(str(found.get(name, "")), name)
+                _require_https(str(found.get(name, "")), name, query=True)
             except InputError as error:
                 raise OfflineError("login server", got=str(error), hint="tell your administrator") from None
         return found
@@ -255,20 +266,30 @@ class Provider:
     def _had(self, address: str, *, longest_s: float = KEPT_S) -> Mapping[str, Any]:
         """A JSON object at an address, or the one that was there not long ago."""
         with self._lock:
+            now = time.monotonic()
             at, kept = self._kept.get(address, (0.0, {}))
-            if kept and time.monotonic() - at < longest_s:
+            if kept and now - at < longest_s:
                 return kept
+            if now - self._failed.get(address, -FAILED_S) < FAILED_S:
+                raise OfflineError("login server", got="no answer", hint="try again in a while")
             try:
-                with self._session() as session:
-                    response = session.get(address, withhold_token=True, allow_redirects=False)
-                    response.raise_for_status()
-                    found = response.json()
-            except (requests.RequestException, ValueError) as error:
-                raise OfflineError("login server", got=type(error).__name__, hint="try again in a while") from None
-            if not isinstance(found, dict):
-                raise OfflineError("login server", got="no JSON object", hint="tell your administrator")
-            self._kept[address] = (time.monotonic(), found)
-            return found
+                self._kept[address] = (now, self._fetched(address))
+            except OfflineError:
+                self._failed[address] = time.monotonic()
+                raise
+            return self._kept[address][1]
+
+    def _fetched(self, address: str) -> Mapping[str, Any]:
+        try:
+            with self._session() as session:
+                response = session.get(address, withhold_token=True, allow_redirects=False)
+                response.raise_for_status()
+                found = response.json()
+        except (requests.RequestException, ValueError) as error:
+            raise OfflineError("login server", got=type(error).__name__, hint="try again in a while") from None
+        if not isinstance(found, dict) or not found:
+            raise OfflineError("login server", got="no JSON object", hint="tell your administrator")
+        return found
 
     def _session(self) -> Any:
         methods = self._kept.get(f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration", (0.0, {}))[1]
@@ -288,14 +309,15 @@ def _derived(secret: str, purpose: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _require_https(address: str, what: str) -> None:
+def _require_https(address: str, what: str, *, query: bool = False) -> None:
     try:
         parts = urlsplit(address)
         host = parts.hostname or ""
     except ValueError:
         parts, host = urlsplit(""), ""
     local = parts.scheme == "http" and host in _LOCAL
-    if not host or not (parts.scheme == "https" or local) or parts.query or parts.fragment or "@" in parts.netloc:
+    odd = parts.fragment or "@" in parts.netloc or (parts.query and not query)
+    if not host or not (parts.scheme == "https" or local) or odd:
         raise InputError(what, got=repr(address[:100]), expected="an https address")
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from spicula.pipelines.workplace import Workplace
 from spicula.store import jobs
+from spicula.web.paths import without_folders
 from spicula.web.schemas import Job
 
 LOOK_S = 0.5
 """So often the feed looks for changes while a page listens."""
 
 HEARTBEAT_S = 15.0
+
+ALLOWED_S = 10.0
+"""So long at most a page goes on listening once its session is over."""
 
 RECENT = 100
 """So many of the newest jobs are watched."""
@@ -29,9 +34,17 @@ def shown(job: jobs.Job) -> Job:
     return Job(
         id=job.id, kind=job.kind, state=job.state, tries=job.tries, created_at=job.created_at,
         created_by=job.created_by, started_at=job.started_at, ended_at=job.ended_at, progress=job.progress,
-        message=job.message, study_uid=study_uid if isinstance(study_uid, str) else None,
-        result=None if job.result is None else dict(job.result),
+        message=without_folders(job.message), study_uid=study_uid if isinstance(study_uid, str) else None,
+        result=None if job.result is None else _without_folders(job.result),
     )  # fmt: skip
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return without_folders(value) if isinstance(value, str) else value
 
 
 @dataclass(slots=True)
@@ -61,16 +74,21 @@ class JobFeed:
         known = {job.id for job in newest}
         return (*newest, *(job for job in waiting if job.id not in known))
 
-    async def changes(self, gone: Callable[[], bool]) -> AsyncIterator[str]:
+    async def changes(self, gone: Callable[[], bool], allowed: Callable[[], bool]) -> AsyncIterator[str]:
         """Server-sent events: first the open jobs, then each that changes, and a comment now and then.
 
         Args:
             gone: Whether the server is about to stop.
+            allowed: Whether who listens still may; asked now and then.
         """
         told: dict[str, jobs.Job] = {}
-        last = time.monotonic()
+        last = asked = time.monotonic()
         first = True
         while not gone():
+            if time.monotonic() - asked > ALLOWED_S:
+                asked = time.monotonic()
+                if not await run_in_threadpool(allowed):
+                    return
             current = await self.now()
             for job in current.values():
                 if told.get(job.id) != job and (job.is_open or not first):

@@ -48,7 +48,7 @@ def about(request: Request, place: Place, served: Served, _: Asking) -> About:
 @router.get("/audit")
 def audit(
     place: Place, _: Annotated[User, Depends(admin_of)], limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=0)] = None,
+    before: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> list[AuditEntry]:  # fmt: skip
     """The newest entries of the audit log."""
     return [AuditEntry.model_validate(dict(row)) for row in place.audit.list(limit=limit, before=before)]

@@ -23,9 +23,19 @@ from spicula.web.limits import Limits, limits_of, workplace_of
 router = APIRouter(prefix="/dicom-web", tags=["DICOMweb"])
 
 Place = Annotated[Workplace, Depends(workplace_of)]
+Described = dict[int | str, dict[str, Any]]
 Bounds = Annotated[Limits, Depends(limits_of)]
 JSON = "application/dicom+json"
 DICOM = "application/dicom"
+FOUND: Described = {200: {"content": {JSON: {"schema": {"type": "array", "items": {"type": "object"}}}}}}
+PARTS: Described = {200: {"content": {"multipart/related": {"schema": {"type": "string", "format": "binary"}}}}}
+KEPT: Described = {
+    status: {"description": what, "content": {JSON: {"schema": {"type": "object"}}, "application/json": {}}}
+    for status, what in {200: "all are kept", 202: "some are kept", 409: "none is kept"}.items()
+}
+BODY = {"requestBody": {"required": True, "content": {"multipart/related": {
+    "schema": {"type": "string", "format": "binary"},
+}}}}  # fmt: skip
 
 
 def _matches(request: Request, place: Workplace, level: str, **fixed: str) -> Response:
@@ -33,49 +43,49 @@ def _matches(request: Request, place: Workplace, level: str, **fixed: str) -> Re
     return JSONResponse(dicomweb.search(place.studies, level, query, **fixed), media_type=JSON)
 
 
-@router.get("/studies")
+@router.get("/studies", response_class=Response, responses=FOUND)
 def find_studies(request: Request, place: Place) -> Response:
     """QIDO-RS: studies."""
     return _matches(request, place, "studies")
 
 
-@router.get("/series")
+@router.get("/series", response_class=Response, responses=FOUND)
 def find_all_series(request: Request, place: Place) -> Response:
     """QIDO-RS: series of all studies."""
     return _matches(request, place, "series")
 
 
-@router.get("/studies/{study}/series")
+@router.get("/studies/{study}/series", response_class=Response, responses=FOUND)
 def find_series(study: str, request: Request, place: Place) -> Response:
     """QIDO-RS: series of a study."""
     return _matches(request, place, "series", StudyInstanceUID=study)
 
 
-@router.get("/studies/{study}/instances")
+@router.get("/studies/{study}/instances", response_class=Response, responses=FOUND)
 def find_instances_of_study(study: str, request: Request, place: Place) -> Response:
     """QIDO-RS: instances of a study."""
     return _matches(request, place, "instances", StudyInstanceUID=study)
 
 
-@router.get("/studies/{study}/series/{series}/instances")
+@router.get("/studies/{study}/series/{series}/instances", response_class=Response, responses=FOUND)
 def find_instances(study: str, series: str, request: Request, place: Place) -> Response:
     """QIDO-RS: instances of a series."""
     return _matches(request, place, "instances", StudyInstanceUID=study, SeriesInstanceUID=series)
 
 
-@router.get("/studies/{study}/metadata")
+@router.get("/studies/{study}/metadata", response_class=Response, responses=FOUND)
 def metadata_of_study(study: str, request: Request, place: Place) -> Response:
     """WADO-RS: the headers of a study."""
     return _metadata(request, place, study)
 
 
-@router.get("/studies/{study}/series/{series}/metadata")
+@router.get("/studies/{study}/series/{series}/metadata", response_class=Response, responses=FOUND)
 def metadata_of_series(study: str, series: str, request: Request, place: Place) -> Response:
     """WADO-RS: the headers of a series."""
     return _metadata(request, place, study, series)
 
 
-@router.get("/studies/{study}/series/{series}/instances/{instance}/metadata")
+@router.get("/studies/{study}/series/{series}/instances/{instance}/metadata", response_class=Response, responses=FOUND)
 def metadata_of_instance(study: str, series: str, instance: str, request: Request, place: Place) -> Response:
     """WADO-RS: the header of an instance."""
     return _metadata(request, place, study, series, instance)
@@ -97,19 +107,19 @@ def _metadata(request: Request, place: Workplace, *uids: str) -> Response:
     return StreamingResponse(written(), media_type=JSON)
 
 
-@router.get("/studies/{study}")
+@router.get("/studies/{study}", response_class=Response, responses=PARTS)
 def fetch_study(study: str, place: Place) -> Response:
     """WADO-RS: the files of a study."""
     return _files(place, study)
 
 
-@router.get("/studies/{study}/series/{series}")
+@router.get("/studies/{study}/series/{series}", response_class=Response, responses=PARTS)
 def fetch_series(study: str, series: str, place: Place) -> Response:
     """WADO-RS: the files of a series."""
     return _files(place, study, series)
 
 
-@router.get("/studies/{study}/series/{series}/instances/{instance}")
+@router.get("/studies/{study}/series/{series}/instances/{instance}", response_class=Response, responses=PARTS)
 def fetch_instance(study: str, series: str, instance: str, place: Place) -> Response:
     """WADO-RS: the file of an instance."""
     return _files(place, study, series, instance)
@@ -133,13 +143,17 @@ def _files(place: Workplace, *uids: str) -> Response:
     return StreamingResponse(written(), media_type=f'multipart/related; type="{DICOM}"; boundary={boundary}')
 
 
-@router.get("/studies/{study}/series/{series}/instances/{instance}/frames/{numbers}")
+@router.get(
+    "/studies/{study}/series/{series}/instances/{instance}/frames/{numbers}", response_class=Response, responses=PARTS
+)
 def fetch_frames(study: str, series: str, instance: str, numbers: str, place: Place) -> Response:
     """WADO-RS: frames as they are stored, numbered from 1."""
     (row,) = dicomweb.instances_of(place.studies, study, series, instance)
     wanted = numbers.split(",")
     if len(wanted) > 1000 or not all(one.isdigit() and len(one) < 7 for one in wanted):
         raise InputError("frames", got=repr(numbers[:40]), expected="numbers from 1, with commas between")
+    if len({int(one) for one in wanted}) < len(wanted):
+        raise InputError("frames", got="one twice", expected="each once")
     parts, media, syntax = frames(place.studies.path(row), [int(one) for one in wanted])
     boundary = secrets.token_hex(16)
     head = f"--{boundary}\r\nContent-Type: {media}; transfer-syntax={syntax}\r\n\r\n".encode()
@@ -147,13 +161,13 @@ def fetch_frames(study: str, series: str, instance: str, numbers: str, place: Pl
     return Response(body, media_type=f'multipart/related; type="{media}"; boundary={boundary}')
 
 
-@router.post("/studies")
+@router.post("/studies", response_class=Response, responses=KEPT, openapi_extra=BODY)
 async def store(request: Request, place: Place, bounds: Bounds) -> Response:
     """STOW-RS: keep instances."""
     return await _store(request, place, bounds, None)
 
 
-@router.post("/studies/{study}")
+@router.post("/studies/{study}", response_class=Response, responses=KEPT, openapi_extra=BODY)
 async def store_in_study(study: str, request: Request, place: Place, bounds: Bounds) -> Response:
     """STOW-RS: keep instances of one study."""
     return await _store(request, place, bounds, study)
@@ -172,6 +186,7 @@ async def _store(request: Request, place: Workplace, bounds: Limits, study: str 
         response, failed = await run_in_threadpool(
             dicomweb.store, place.studies, Path(spool.name), request.headers.get("content-type", ""),
             most_bytes=bounds.instance_bytes, retrieve_url=lambda uid: f"{base}/studies/{uid}", study_uid=study,
+            deidentify=place.secret,
         )  # fmt: skip
     kept = len(response.get("00081199", {}).get("Value", ()))
     return JSONResponse(response, status_code=200 if not failed else 202 if kept else 409, media_type=JSON)

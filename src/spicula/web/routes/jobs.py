@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from spicula.web.access import session_of
 from spicula.web.schemas import Job, JobState
 from spicula.web.services import Address, Asking, Place
 from spicula.web.shown_jobs import JobFeed, shown
@@ -29,7 +30,8 @@ async def events(request: Request, _: Asking) -> StreamingResponse:
     feed: JobFeed = request.app.state.feed
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     stopping = request.app.state.stopping
-    return StreamingResponse(feed.changes(stopping.is_set), media_type="text/event-stream", headers=headers)
+    told = feed.changes(stopping.is_set, lambda: session_of(request) is not None)
+    return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
 
 @router.get("/{job_id}")

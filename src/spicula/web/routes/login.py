@@ -63,10 +63,15 @@ def login(given: Login, request: Request, response: Response, place: Place) -> M
     secret = place.users.begin(user)
     session = place.users.session(secret)
     place.audit.note(user.name, "login", address=address)
+    give_session(response, secret, access)
+    return Me(name=user.name, role=user.role, csrf=session.csrf if session else "")
+
+
+def give_session(response: Response, secret: str, access: Access) -> None:
+    """Have a browser keep a session: out of reach of scripts, and never sent by a page of another site."""
     response.set_cookie(
         COOKIE, secret, max_age=int(SESSION_HOURS * 3600), httponly=True, samesite="strict", secure=access.secure
     )
-    return Me(name=user.name, role=user.role, csrf=session.csrf if session else "")
 
 
 @router.post("/logout", status_code=204)
@@ -85,8 +90,10 @@ def me(request: Request, user: Asking) -> Me:
 
 
 @router.post("/tokens", status_code=201)
-def new_token(given: NewToken, user: Asking, place: Place) -> Token:
+def new_token(given: NewToken, user: Asking, place: Place, request: Request) -> Token:
     """Make a token for a program."""
+    if not request.app.state.access.users:
+        raise HTTPException(400, "without users nobody needs a token")
     secret = place.users.begin(user, kind="token", label=given.label)
     place.audit.note(user.name, "token.new", object=given.label)
     return Token(token=secret)
