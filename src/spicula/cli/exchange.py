@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spicula.cli.store_options import DatabaseOption, StoreOption, default_store
+from spicula.cli.store_options import DEFAULT_STORE, DatabaseOption, StoreOption
 
 if TYPE_CHECKING:
     from spicula.pipelines.watch import Rule
@@ -41,7 +41,7 @@ def listen(
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
     quota_gb: Annotated[float | None, typer.Option("--quota-gb", min=0.001, help="What the store may hold.")] = None,
-    store: StoreOption = default_store(),  # noqa: B008
+    store: StoreOption = DEFAULT_STORE,
     database: DatabaseOption = None,
 ) -> None:
     """Receive studies by C-STORE into the store."""
@@ -89,7 +89,7 @@ def watch(
     ] = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Only ask; workers run elsewhere.")] = False,
     archives: ArchivesOption = None,
-    store: StoreOption = default_store(),  # noqa: B008
+    store: StoreOption = DEFAULT_STORE,
     database: DatabaseOption = None,
 ) -> None:
     """Analyze what arrives by rules and send the results, each study once."""
@@ -111,7 +111,7 @@ def watch(
 
 
 @pacs_app.command("list")
-def list_archives(archives: ArchivesOption = None, store: StoreOption = default_store()) -> None:  # noqa: B008
+def list_archives(archives: ArchivesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """The archives that are known."""
     from spicula.pipelines.archives import archives_file, load_archives
 
@@ -128,7 +128,7 @@ def list_archives(archives: ArchivesOption = None, store: StoreOption = default_
 
 
 @pacs_app.command("echo")
-def echo(archive: ArchiveArgument, archives: ArchivesOption = None, store: StoreOption = default_store()) -> None:  # noqa: B008
+def echo(archive: ArchiveArgument, archives: ArchivesOption = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Ask whether an archive is there and talks to us."""
     from spicula.pipelines.archives import archive_named
     from spicula.pipelines.exchange import echo as ask
@@ -150,7 +150,7 @@ def find(
     limit: Annotated[int, typer.Option("--limit", min=1, help="More matches than this are refused.")] = 200,
     patients: Annotated[bool, typer.Option("--show-patients", help="Also print patient IDs.")] = False,
     archives: ArchivesOption = None,
-    store: StoreOption = default_store(),  # noqa: B008
+    store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Find studies in an archive."""
     from spicula.pipelines.archives import archive_named
@@ -175,7 +175,7 @@ def pull(
     no_analyze: Annotated[bool, typer.Option("--no-analyze", help="Only bring it in.")] = False,
     queue: QueueOption = False,
     archives: ArchivesOption = None,
-    store: StoreOption = default_store(),  # noqa: B008
+    store: StoreOption = DEFAULT_STORE,
     database: DatabaseOption = None,
 ) -> None:
     """Bring a study into the store and analyze it."""
@@ -206,7 +206,7 @@ def send(
     ] = None,
     queue: QueueOption = False,
     archives: ArchivesOption = None,
-    store: StoreOption = default_store(),  # noqa: B008
+    store: StoreOption = DEFAULT_STORE,
     database: DatabaseOption = None,
 ) -> None:
     """Send the report (SR) and the outlines (SEG) of a study to an archive; what it has is not sent again."""

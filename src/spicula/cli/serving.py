@@ -12,11 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from spicula.cli.scans import DISCLAIMER
-from spicula.cli.store_options import DatabaseOption, StoreOption, default_store
+from spicula.cli.store_options import DEFAULT_STORE, DatabaseOption, StoreOption
 
 app = typer.Typer()
-
-DEFAULT_STORE = default_store()
 
 NAMES = "Name under which the server is asked, for example ct.hospital.org; may be repeated."
 

@@ -15,6 +15,8 @@ def default_store() -> Path:
     return Path(platformdirs.user_data_dir("spicula")) / "store"
 
 
+DEFAULT_STORE = default_store()
+
 StoreOption = Annotated[Path, typer.Option("--store", envvar="SPICULA_STORE", help="Folder of the store.")]
 DatabaseOption = Annotated[
     str | None,

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spicula.cli.store_options import DatabaseOption, StoreOption, default_store
+from spicula.cli.store_options import DEFAULT_STORE, DatabaseOption, StoreOption
 
 if TYPE_CHECKING:
     from spicula.pipelines.ingest import Ingested
     from spicula.pipelines.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Keep the store of studies: bring in, back up, restore, check.")
-
-DEFAULT_STORE = default_store()
 
 BY = "command line"
 """Who, in the audit log and as who asked for a job."""

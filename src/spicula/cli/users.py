@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from spicula.cli.store_options import DatabaseOption, StoreOption
-from spicula.cli.storing import BY, DEFAULT_STORE
+from spicula.cli.store_options import DEFAULT_STORE, DatabaseOption, StoreOption
+from spicula.cli.storing import BY
 
 app = typer.Typer(no_args_is_help=True, help="Who may log in to a store with 'spicula serve --users'.")
 
