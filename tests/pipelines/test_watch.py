@@ -189,6 +189,26 @@ def test_results_go_to_each_archive_once(orthanc_place: Workplace, orthanc: Orth
     assert said[1:] == [f"study {study}: analyzed, to be sent to {name}" for name in ("web", "dimse")]
 
 
+def test_what_an_archive_did_not_take_is_sent_again(
+    orthanc_place: Workplace, orthanc: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = orthanc_place
+    watcher = Watcher(place, [Rule()], settled_s=0, destinations=["web"])
+    study = brought(place, tmp_path)
+    watcher.look()
+    work(place, once=True, handlers=tiny_handlers())
+    assert watcher.look() == 1
+    job = place.queue.take("w", kinds=[SEND])
+    assert job is not None
+    place.queue.fail(job, "w", "the archive is away", again=False)
+    assert (watcher.look(), watcher.look()) == (0, 0)
+    monkeypatch.setattr("spicula.pipelines.watch.AGAIN_S", 0.0)
+    assert watcher.look() == 1
+    work(place, once=True, handlers=tiny_handlers())
+    assert in_orthanc(orthanc, study) == ["SEG", "SR"]
+    assert watcher.look() == 0
+
+
 def test_a_new_archive_gets_what_comes_from_then_on(orthanc_place: Workplace, tmp_path: Path) -> None:
     place = orthanc_place
     Watcher(place, [Rule()], settled_s=0)

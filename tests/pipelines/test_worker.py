@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
 
-from spicula.pipelines.worker import ANALYZE, ask_analysis, ask_import, work
+from spicula.pipelines.worker import ANALYZE, ask_analysis, ask_import, reason_of, work
 from spicula.pipelines.workplace import Workplace, open_workplace
 from spicula.store.jobs import TRIES, Cancelled
+from spicula.store.tables import STUDIES
 
 
 @pytest.fixture
@@ -66,6 +69,39 @@ def test_a_worker_stops_when_it_is_told(place: Workplace) -> None:
     stop.set()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_an_analysis_that_was_kept_is_not_made_again(place: Workplace) -> None:
+    study = {"study_uid": "1.2", "patient_id": "P1", "patient_name": "", "study_date": "", "description": ""}
+    row = {**study, "accession_number": "", "body_part": "", "received_at": "x", "origin": "x", "deidentified": False}
+    with place.engine.begin() as connection:
+        connection.execute(insert(STUDIES).values(row))
+    job = ask_analysis(place, "1.2", by="ada")
+    place.findings.keep_analysis(
+        job.id, study_uid="1.2", series_uid="1.2.3", record={"findings": [{"id": "1"}]}, folder=f"analyses/{job.id}-1"
+    )  # and then its worker died
+    assert work(place, once=True) == 1
+    told = place.queue.get(job.id)
+    assert (told.state, told.result) == (
+        "done", {"findings": 1, "series_uid": "1.2.3", "report": f"analyses/{job.id}-1/report.json"}
+    )  # fmt: skip
+
+
+def test_a_reason_holds_nothing_of_a_refused_row(place: Workplace) -> None:
+    row = {"study_uid": "1.2", "patient_id": "P1", "patient_name": "Doe^Jane", "origin": "x", "received_at": None}
+    with pytest.raises(IntegrityError) as caught, place.engine.begin() as connection:
+        connection.execute(insert(STUDIES).values(row))
+    assert reason_of(caught.value) == "the database refused it (IntegrityError)"
+
+
+def test_a_store_that_de_identifies_stays_so(tmp_path) -> None:
+    with open_workplace(tmp_path / "other") as place:
+        assert place.secret is None
+    with open_workplace(tmp_path / "other", deidentify=True) as place:
+        secret = place.secret
+    with open_workplace(tmp_path / "other") as place:
+        assert place.deidentify
+        assert place.secret == secret is not None
 
 
 SLOW = """

@@ -8,6 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError, OfflineError
 from spicula.store.database import alone, open_database
@@ -84,3 +85,10 @@ def test_a_server_that_is_not_there_is_named_without_the_password(tmp_path) -> N
     assert "s3cret" not in str(caught.value)
     with pytest.raises(InputError, match="postgresql://USER@HOST/DB"):
         open_database(tmp_path, "mysql://me@host/db")
+
+
+def test_errors_of_the_database_hold_no_parameters(engine) -> None:
+    row = {"study_uid": "1.2", "patient_id": "P1", "patient_name": "Doe^Jane", "origin": "upload", "received_at": None}
+    with pytest.raises(IntegrityError) as caught, engine.begin() as connection:
+        connection.execute(insert(STUDIES).values(row))
+    assert "parameters hidden" in str(caught.value)

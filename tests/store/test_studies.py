@@ -110,3 +110,17 @@ def test_what_a_kill_left_is_swept_and_damage_is_told(studies, tmp_path) -> None
     assert studies.sweep() == 1
     studies.path(studies.instance("1.1.1.1")).write_bytes(b"b")
     assert list(studies.damaged()) == ["instance 1.1.1.1: its file has other bytes than it came with"]
+
+
+def test_two_that_bring_one_uid_at_once_leave_the_first(studies, tmp_path, monkeypatch) -> None:
+    studies.add(file(tmp_path, b"pixels"), new("1.1.1.2"))
+    known = studies._known
+    answers = iter([None])
+    monkeypatch.setattr(studies, "_known", lambda uid: next(answers, known(uid)))  # looked before the other was there
+    with pytest.raises(InputError, match="other bytes"):
+        studies.add(file(tmp_path, b"others"), new("1.1.1.2"))
+    assert studies.path(studies.instance("1.1.1.2")).read_bytes() == b"pixels"
+    assert list(studies.damaged()) == []
+    assert len(list((studies.folder / INSTANCES_FOLDER).glob("*/*"))) == 1
+    answers = iter([None])
+    assert not studies.add(file(tmp_path, b"pixels"), new("1.1.1.2"))

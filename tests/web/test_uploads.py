@@ -76,6 +76,7 @@ def test_a_zip_whose_names_lead_out_is_refused(workplace, client, series, name, 
     assert "leads out" in told["message"] or "name" in told["message"]
     assert client.get("/api/studies").json()["total"] == 0
     assert not list(tmp_path.rglob("evil.dcm"))
+    assert left(workplace) == []
 
 
 def test_a_bomb_is_refused(workplace, client) -> None:

@@ -235,8 +235,7 @@ def _opened(store: Path, database: str | None, *, quota_bytes: int | None = None
 
     if quota_bytes is None and os.environ.get("SPICULA_QUOTA_BYTES"):
         quota_bytes = int(os.environ["SPICULA_QUOTA_BYTES"])
-    deidentify = os.environ.get("SPICULA_DEIDENTIFY") == "1"
-    with open_workplace(store, url=database, quota_bytes=quota_bytes, deidentify=deidentify) as place:
+    with open_workplace(store, url=database, quota_bytes=quota_bytes) as place:
         yield place
 
 

@@ -60,8 +60,6 @@ def serve(
     address = server.Address(host, port, tls_cert, tls_key, behind_proxy, tuple(name or ()))
     users = users or oidc is not None
     server.require_safe(address, users=users)
-    if deidentify:
-        os.environ["SPICULA_DEIDENTIFY"] = "1"
     quota = None if quota_gb is None else int(quota_gb * 1e9)
     if quota is not None:
         os.environ["SPICULA_QUOTA_BYTES"] = str(quota)
@@ -83,8 +81,10 @@ def serve(
 def work(store: StoreOption = DEFAULT_STORE, database: DatabaseOption = None) -> None:
     """Analyze what waits in a store's queue until stopped; 'serve' starts such processes itself."""
     from spicula.pipelines.exchange import ALL_HANDLERS, PULL
+    from spicula.pipelines.upkeep import sweep
     from spicula.pipelines.worker import work as do_work
     from spicula.pipelines.workplace import open_workplace
+    from spicula.web.server import WORKER_OF
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     stop = threading.Event()
@@ -93,13 +93,12 @@ def work(store: StoreOption = DEFAULT_STORE, database: DatabaseOption = None) ->
         stop.set()
 
     signal.signal(signal.SIGTERM, told)
-    if os.environ.get("SPICULA_WORKER_OF") == str(os.getppid()):
-        threading.Thread(target=_end_with, args=(os.getppid(), stop), daemon=True).start()
+    parent = os.environ.get(WORKER_OF)
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(int(parent), stop), daemon=True).start()
     quota = os.environ.get("SPICULA_QUOTA_BYTES")
-    deidentify = os.environ.get("SPICULA_DEIDENTIFY") == "1"
-    with open_workplace(
-        store, url=database, quota_bytes=int(quota) if quota else None, deidentify=deidentify
-    ) as place:  # fmt: skip
+    with open_workplace(store, url=database, quota_bytes=int(quota) if quota else None) as place:  # fmt: skip
+        sweep(place)
         do_work(place, stop=stop, handlers=ALL_HANDLERS, at_most={PULL: 1})
 
 

@@ -59,7 +59,7 @@ def import_(
     from spicula.pipelines.workplace import open_workplace
 
     with open_workplace(store, url=database) as place:
-        secret = secret_of(place.folder) if deidentify else None
+        secret = secret_of(place.folder) if deidentify else place.secret
         told = ingest(source, place.studies, origin="command", deidentify=secret, progress=_progress)
         asked = 0
         for study_uid in told.studies:

@@ -69,7 +69,7 @@ class CaseSearch:
     def facts(self) -> dict[str, Any] | None:
         """Name, number of findings and patients, and fields of the index; None without one."""
         models = self.models.get()
-        if models.index is None or models.embedder is None:
+        if models.index is None or models.search is None:
             return None
         with open_place(models.index) as opened:
             stats = opened.stats()

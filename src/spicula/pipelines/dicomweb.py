@@ -6,6 +6,7 @@ References:
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,6 +58,9 @@ _LEVELS = {
 _TAGS = {tag: name for fields in (_STUDY, _SERIES, _INSTANCE) for name, (tag, _, _) in fields.items()}
 HEADERS_KEPT = 4096
 """So many headers are kept: a study that is opened again is there at once."""
+
+LARGE = 2**24
+"""Headers of instances with several frames or as many bytes are not kept."""
 
 _PAGING = ("limit", "offset", "includefield", "fuzzymatching")
 
@@ -120,21 +124,23 @@ def instances_of(
 
 def metadata(
     studies: Studies, rows: Iterable[Mapping[str, Any]], *, bulk_uri: Callable[[Mapping[str, Any]], str]
-) -> Iterator[dict[str, Any]]:
-    """The headers of instances as DICOM JSON, one after the other.
+) -> Iterator[str]:
+    """The headers of instances as DICOM JSON, each as text, one after the other.
 
     Args:
         studies: Of the store.
         rows: From :func:`instances_of`.
         bulk_uri: Where an instance's pixels are found.
     """
-    return (_header(studies.path(row), str(row["sha256"]), bulk_uri(row)) for row in rows)
+    for row in rows:
+        read = _header if row["frames"] == 1 and row["bytes"] < LARGE else _header.__wrapped__
+        yield read(studies.path(row), str(row["sha256"]), bulk_uri(row))
 
 
 @lru_cache(maxsize=HEADERS_KEPT)
-def _header(path: Path, _sha256: str, bulk_uri: str) -> dict[str, Any]:
-    """A header as it was read last; nobody changes it."""
-    return metadata_json(path, bulk_uri=bulk_uri)
+def _header(path: Path, _sha256: str, bulk_uri: str) -> str:
+    """A header as it was read last."""
+    return json.dumps(metadata_json(path, bulk_uri=bulk_uri), allow_nan=False)
 
 
 def store(

@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from spicula.core.volume import Volume
 from spicula.measure.growth import volume_doubling_time_days
 from spicula.measure.lungs import segment_lungs
+from spicula.pipelines.overtaken import overtaken
 from spicula.pipelines.workplace import Workplace
 from spicula.store.findings import StoredFinding
 
@@ -67,7 +68,7 @@ def growth_of_study(place: Workplace, study_uid: str) -> dict[str, list[dict[str
     """
     study = place.studies.get(study_uid)
     own_box = _lungs(place, study_uid)
-    current = [one for one in place.findings.of_study(study_uid) if one.state != "rejected"]
+    current = _standing(place, study_uid)
     found: dict[str, list[dict[str, Any]]] = {one.id: [] for one in current}
     if not current or not study["patient_id"]:
         return found
@@ -77,10 +78,16 @@ def growth_of_study(place: Workplace, study_uid: str) -> dict[str, list[dict[str
         days = days_between(str(other["study_date"]), str(study["study_date"]))
         if other_uid == study_uid or days is None:
             continue
-        before = [one for one in place.findings.of_study(other_uid) if one.state != "rejected"]
+        before = _standing(place, other_uid)
         for now, then, distance in matched(current, before, own_box, _lungs(place, other_uid)):
             found[now.id].append({"prior_study_uid": other_uid, **_grown(now, then, days, distance)})
     return {name: sorted(rows, key=lambda row: abs(row["days"])) for name, rows in found.items()}
+
+
+def _standing(place: Workplace, study_uid: str) -> list[StoredFinding]:
+    stored = place.findings.of_study(study_uid)
+    gone = overtaken(stored, place.findings.latest_analyses([study_uid]).get(study_uid))
+    return [one for one in stored if one.state != "rejected" and one.id not in gone]
 
 
 def _lungs(place: Workplace, study_uid: str) -> Box | None:

@@ -12,6 +12,7 @@ from spicula.pipelines.embed_nodules import point_of
 from spicula.pipelines.finding_view import view
 from spicula.pipelines.follow_up import growth_of_study
 from spicula.pipelines.opened_models import OpenedModels
+from spicula.pipelines.overtaken import overtaken
 from spicula.pipelines.rate import require_tissue
 from spicula.pipelines.stored_content import contents
 from spicula.pipelines.volumes import Volumes
@@ -33,13 +34,19 @@ class ReadingRoom:
         self.place, self.volumes, self.models = place, volumes, models
 
     def findings(self, study_uid: str) -> list[dict[str, Any]]:
-        """Findings of a study as :func:`spicula.pipelines.finding_view.view` gives them.
+        """Findings of a study that stand, as :func:`spicula.pipelines.finding_view.view` gives them.
+
+        Proposals that a later analysis or an accepted finding has overtaken are left out; the numbers stay.
 
         Raises:
             InputError: There is no such study.
         """
-        growth = growth_of_study(self.place, study_uid)
         stored = self.place.findings.of_study(study_uid)
+        gone = overtaken(stored, self.place.findings.latest_analyses([study_uid]).get(study_uid))
+        return [one for one in self._views(study_uid, stored) if one["id"] not in gone]
+
+    def _views(self, study_uid: str, stored: Sequence[StoredFinding]) -> list[dict[str, Any]]:
+        growth = growth_of_study(self.place, study_uid)
         return [view(one, number, growth.get(one.id, ())) for number, one in enumerate(stored, start=1)]
 
     def finding(self, finding_id: str) -> dict[str, Any]:
@@ -49,7 +56,8 @@ class ReadingRoom:
             InputError: There is none.
         """
         study_uid = self.place.findings.get(finding_id).study_uid
-        return next(one for one in self.findings(study_uid) if one["id"] == finding_id)
+        stored = self.place.findings.of_study(study_uid)
+        return next(one for one in self._views(study_uid, stored) if one["id"] == finding_id)
 
     def add(
         self, study_uid: str, series_uid: str, center_xyz_mm: Sequence[float], *, by: str, note: str = ""
@@ -101,4 +109,6 @@ class ReadingRoom:
         given = {name: value for name, value in corrections.items() if value is not None}
         if given:
             content = {**(finding.content if content is None else content), **given}
+        if diameter_mm is not None and content is not None:
+            content |= {"lung_rads": None, "fleischner": None}  # they rest on the size that is no more
         return self.place.findings.change(finding_id, seen=seen, by=by, state=state, content=content)

@@ -208,9 +208,9 @@ def _fill(store: Path, url: str | None, made: Manifest, tables: Path, folder: Pa
 
 def _engine(folder: Path, url: str | None) -> sa.Engine:
     if url is None:
-        return sa.create_engine(f"sqlite:///{folder / FILE}")
+        return sa.create_engine(f"sqlite:///{folder / FILE}", hide_parameters=True)
     try:
-        engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+        engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), hide_parameters=True)
         engine.connect().close()
     except SQLAlchemyError as error:
         hint = "is it running, and may this user log in (PGPASSWORD, ~/.pgpass)?"

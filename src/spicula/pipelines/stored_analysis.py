@@ -24,6 +24,7 @@ from spicula.core.volume import Volume
 from spicula.core.words import Answer, Words
 from spicula.formats.scans import find_scans
 from spicula.pipelines.analyze import beyond_training
+from spicula.pipelines.overtaken import overtaken
 from spicula.pipelines.worker import gathered
 from spicula.pipelines.workplace import Workplace
 from spicula.store.findings import StoredFinding
@@ -31,9 +32,6 @@ from spicula.transforms.runs import mask_of
 
 SAME_PLACE_MM = 0.1
 """How far the corners of two grids may lie apart to be the same: records are rounded."""
-
-LEAST_WIDTH_MM = 4.0
-"""Findings nearer than half of this are the same, however small."""
 
 _ABOUT_FINDINGS = re.compile(r"Findings? \S+(, \S+)* (is|are) ")
 """Warnings that name findings by the numbers they had."""
@@ -87,34 +85,19 @@ def left_by_readers(place: Workplace, study_uid: str) -> Left:
         hint = "analyze it first, or add a finding"
         raise InputError(f"study {study_uid}", got="neither an analysis nor findings", hint=hint)
     series_uid = str(analyses[0]["series_uid"]) if analyses else stored[0].series_uid
-    latest = analyses[0]["id"] if analyses else None
-    accepted = [one for one in stored if one.state == "accepted"]
+    gone = overtaken(stored, analyses[0]["id"] if analyses else None)
     here: dict[int, StoredFinding] = {}
     rejected = elsewhere = 0
     for number, one in enumerate(stored, start=1):
         if one.state == "rejected":
             rejected += 1
-        elif one.state == "proposed" and _is_overtaken(one, latest, accepted):
+        elif one.id in gone:
             continue
         elif one.series_uid != series_uid:
             elsewhere += 1
         else:
             here[number] = one
     return Left(study_uid, series_uid, analyses, here, rejected, elsewhere, stored)
-
-
-def _is_overtaken(one: StoredFinding, latest: str | None, accepted: Sequence[StoredFinding]) -> bool:
-    of_earlier = one.analysis_id is not None and one.analysis_id != latest
-    return of_earlier or any(_repeats(one, other) for other in accepted)
-
-
-def _repeats(one: StoredFinding, other: StoredFinding) -> bool:
-    """Whether a proposal is the same nodule as an accepted finding that did not come with it."""
-    if one.series_uid != other.series_uid or (one.analysis_id is not None and one.analysis_id == other.analysis_id):
-        return False
-    centers = [_point(each.content.get("center_xyz_mm"), what="center of a finding") for each in (one, other)]
-    width = max(float(each.content.get("diameter_mm") or 0.0) for each in (one, other))
-    return math.dist(*centers) < max(width, LEAST_WIDTH_MM) / 2
 
 
 def stored_volume(place: Workplace, study_uid: str, series_uid: str) -> Volume:
@@ -134,7 +117,7 @@ def stored_volume(place: Workplace, study_uid: str, series_uid: str) -> Volume:
         scans = [scan for scan in find_scans(folder, all_series=True) if scan.series is not None]
         chosen = next((scan for scan in scans if scan.series and scan.series.series_uid == series_uid), None)
         if chosen is None:
-            raise InputError(f"series {series_uid}", got="none of this UID that can be read", expected="a chest CT")
+            raise InputError(f"series {series_uid}", got="no image that can be read", expected="a chest CT")
         volume = chosen.load()
     return with_stored_files(place, volume)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ EXPORTS = ("report.html", "report.json", "findings.csv", "sr.dcm", "seg.dcm")
 """Names of files that can be had of an analyzed study."""
 
 EXPORTS_FOLDER = "exports"
+
+KEPT_S = 3600.0
+"""Exports of an earlier state of a study go after this: somebody may be fetching them."""
 
 _writing = threading.Lock()
 
@@ -80,6 +85,9 @@ def export(place: Workplace, study_uid: str, name: str) -> Path:
     with _writing:
         if not (folder / "report.json").is_file():
             write_study_outputs(place, study_uid, folder)
+            for older in folder.parent.iterdir():
+                if older != folder and time.time() - older.stat().st_mtime > KEPT_S:
+                    shutil.rmtree(older, ignore_errors=True)
     file = folder / name
     if not file.is_file():
         raise InputError(f"{name} of study {study_uid}", got="none of this name", hint="see the report's warnings")

@@ -16,7 +16,7 @@ from spicula.core.errors import InputError
 from spicula.core.files import ASIDE
 from spicula.dicom.remote import safe_name
 from spicula.pipelines.backup import BACKUP_ASIDE, remove_left
-from spicula.pipelines.exchange import RESULTS_FOLDER
+from spicula.pipelines.exchange import PULLS_FOLDER, RESULTS_FOLDER
 from spicula.pipelines.study_sheet import EXPORTS_FOLDER
 from spicula.pipelines.upload import UPLOADS_FOLDER
 from spicula.pipelines.worker import ANALYSES_FOLDER
@@ -93,7 +93,7 @@ def sweep(place: Workplace) -> Swept:
     """Remove what a kill or the end of a study left; the server may run meanwhile."""
     folders = sum(remove_left(left) for left in place.folder.glob(f"{BACKUP_ASIDE}*"))
     for folder in list(_unknown_folders(place)):
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.unlink(missing_ok=True) if folder.is_file() else shutil.rmtree(folder, ignore_errors=True)
         folders += not folder.exists()
     return Swept(place.studies.sweep(older_than_s=YOUNG_S), folders)
 
@@ -152,22 +152,26 @@ def _unknown_files(place: Workplace) -> Iterator[Path]:
 def _unknown_folders(place: Workplace) -> Iterator[Path]:
     """Folders that are old enough and that neither a row nor an open job names."""
     with place.engine.connect() as connection:
-        kept = set(connection.execute(select(ANALYSES.c.id)).scalars())
+        kept = {Path(folder).name for folder in connection.execute(select(ANALYSES.c.folder)).scalars()}
         studies = set(connection.execute(select(STUDIES.c.study_uid)).scalars())
         jobs = connection.execute(select(JOBS.c.id, JOBS.c.task).where(JOBS.c.state.in_(OPEN))).all()
-    kept |= {job_id for job_id, _ in jobs}
+    jobs_open = {str(job_id) for job_id, _ in jobs}
+    kept |= jobs_open
     wanted = {part for _, task in jobs for part in _paths(task)}
     for parent, known, seconds in (
         (ANALYSES_FOLDER, kept, YOUNG_S),
         (RESULTS_FOLDER, {safe_name(uid) for uid in studies}, YOUNG_S),
         (EXPORTS_FOLDER, {_hashed(uid) for uid in studies}, YOUNG_S),
         (UPLOADS_FOLDER, wanted, LONG_S),
+        (PULLS_FOLDER, kept, YOUNG_S),
     ):
         for path in (place.folder / parent).glob("*"):
-            if path.name not in known and path.is_dir() and _old(path, seconds):
+            of_job = path.name.partition("-")[0]
+            if not {path.name, of_job} & known and path.is_dir() and _old(path, seconds):
                 yield path
     for path in place.folder.glob(f"{ASIDE}*"):
-        if not path.name.startswith(BACKUP_ASIDE) and path.name.removeprefix(ASIDE) not in kept and _old(path, LONG_S):
+        of_job = path.name.removeprefix(ASIDE).partition("-")[0]
+        if not path.name.startswith(BACKUP_ASIDE) and of_job not in jobs_open and _old(path, LONG_S):
             yield path
 
 

@@ -31,22 +31,27 @@ class Volumes:
         Raises:
             InputError: There is no such series in the study, or it cannot be read.
         """
-        with self._lock:
-            reading = self._reading.setdefault(series_uid, threading.Lock())
-        with reading:
-            with self._lock:
-                if series_uid in self._kept:
-                    self._kept.move_to_end(series_uid)
-                    return self._kept[series_uid]
-            volume = self._read(study_uid, series_uid)
-            with self._lock:
-                self._kept[series_uid] = volume
-                while len(self._kept) > self.most:
-                    self._kept.popitem(last=False)
-                self._reading.pop(series_uid, None)
-            return volume
-
-    def _read(self, study_uid: str, series_uid: str) -> Volume:
-        if all(row["series_uid"] != series_uid for row in self.place.studies.series(study_uid)):
+        found = [row for row in self.place.studies.series(study_uid) if row["series_uid"] == series_uid]
+        if not found:
             raise InputError(f"series {series_uid[:70]}", got="none of this UID in the study")
-        return stored_volume(self.place, study_uid, series_uid)
+        key = f"{series_uid} {found[0]['instances']}"  # more images may have come since
+        with self._lock:
+            reading = self._reading.setdefault(key, threading.Lock())
+        try:
+            with reading:
+                return self._kept_or_read(key, study_uid, series_uid)
+        finally:
+            with self._lock:
+                self._reading.pop(key, None)
+
+    def _kept_or_read(self, key: str, study_uid: str, series_uid: str) -> Volume:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        volume = stored_volume(self.place, study_uid, series_uid)
+        with self._lock:
+            self._kept[key] = volume
+            while len(self._kept) > self.most:
+                self._kept.popitem(last=False)
+        return volume

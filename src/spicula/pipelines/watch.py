@@ -21,11 +21,15 @@ from spicula.pipelines.archives import archive_named
 from spicula.pipelines.exchange import SEND, WHAT, ask_send, send_key
 from spicula.pipelines.worker import ANALYZE, ask_analysis, worker_name
 from spicula.pipelines.workplace import Workplace
+from spicula.store.clock import later
 from spicula.store.jobs import Job
 
 FILE = "rules.toml"
 WATCH = "watch"
 """The kind of the jobs that keep since when is watched."""
+
+AGAIN_S = 600.0
+"""What an archive did not take is sent again after this: it may have been away."""
 
 SETTLED_S = 60.0
 """A study of which nothing new came for so long is complete."""
@@ -180,6 +184,7 @@ class Watcher:
         self.sent_since = {name: since or first_start(place, f"to {name}") for name in dict.fromkeys(destinations)}
         self._other: dict[str, int] = {}  # instances of studies that match no rule
         self._through: set[str] = set()
+        self._told: set[str] = set()
 
     def look(self) -> int:
         """Look through the store once; how many jobs were asked for."""
@@ -195,9 +200,9 @@ class Watcher:
                     asked += self._ask_analysis(study)
                 elif analysis.state == "done":
                     asked += self._ask_sends(study, sends)
-                elif not analysis.is_open:
+                elif not analysis.is_open and analysis.id not in self._told:
+                    self._told.add(analysis.id)  # it is looked at again: somebody may ask for it anew
                     self.say(f"study {analysis.key}: its analysis {analysis.state}: {analysis.message}")
-                    self._through.add(analysis.key)
         return asked
 
     def _pages(self) -> Iterator[list[Mapping[str, Any]]]:
@@ -236,13 +241,22 @@ class Watcher:
         return self.place.queue.latest(SEND, keys)
 
     def _ask_sends(self, study: Mapping[str, Any], sends: Mapping[str, Job]) -> int:
-        uid, asked = str(study["study_uid"]), 0
+        uid, asked, pending = str(study["study_uid"]), 0, False
         for name, since in self.sent_since.items():
-            if str(study["received_at"]) >= since and send_key(uid, name, self.what) not in sends:
+            if str(study["received_at"]) < since:
+                continue
+            last = sends.get(send_key(uid, name, self.what))
+            pending |= last is None or (last.state != "done" and last.state != "cancelled")
+            if last is None:
                 ask_send(self.place, uid, name, self.what, by=BY, once=True, archives=self.archives)
                 self.say(f"study {uid}: analyzed, to be sent to {name}")
                 asked += 1
-        self._through.add(uid)
+            elif last.state == "failed" and str(last.ended_at) < later(-AGAIN_S):
+                self.place.queue.again(last.id, by=BY)
+                self.say(f"study {uid}: to be sent to {name} once more")
+                asked += 1
+        if not pending:
+            self._through.add(uid)
         return asked
 
 

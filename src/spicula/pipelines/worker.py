@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.files import ASIDE
 from spicula.pipelines.ingest import ingest
@@ -60,14 +62,20 @@ def work(
     name, stop, handlers = name or worker_name(), stop or threading.Event(), handlers or HANDLERS
     done = 0
     while not stop.is_set():
-        job = place.queue.take(name, kinds=tuple(handlers), at_most=at_most)
-        if job is None:
+        try:
+            job = place.queue.take(name, kinds=tuple(handlers), at_most=at_most)
+            if job is not None:
+                _do(place, job, name, handlers[job.kind], stop)
+                done += 1
+                continue
+        except OperationalError:  # the database is away: a job at hand is taken up again once it seems dead
             if once:
-                break
+                raise
             stop.wait(idle_s)
             continue
-        _do(place, job, name, handlers[job.kind], stop)
-        done += 1
+        if once:
+            break
+        stop.wait(idle_s)
     return done
 
 
@@ -116,7 +124,12 @@ def _do(place: Workplace, job: Job, name: str, handler: Handler, stop: threading
 
 
 def reason_of(error: Exception) -> str:
-    """Why a job failed, for people: our own errors as they are, others with their kind."""
+    """Why a job failed, for people: our own errors as they are, others with their kind.
+
+    What a database says holds the values that it refuses, names of patients too: of that, the kind alone.
+    """
+    if isinstance(error, SQLAlchemyError):
+        return f"the database refused it ({type(error).__name__})"
     return str(error) if isinstance(error, SpiculaError) else f"{type(error).__name__}: {error}"
 
 
@@ -152,7 +165,13 @@ def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
         if done % 20 == 0 or done == whole:
             tell(done / whole, f"{done} of {whole} files")
 
-    found = ingest(source, place.studies, origin="upload", progress=progress, deidentify=place.secret)
+    remove = job.task.get("remove")
+    try:
+        found = ingest(source, place.studies, origin="upload", progress=progress, deidentify=place.secret)
+    except InputError:
+        if remove:
+            shutil.rmtree(remove, ignore_errors=True)
+        raise
     asked = []
     for study_uid in found.studies:
         modalities = {row["modality"] for row in place.studies.series(study_uid)}
@@ -160,8 +179,8 @@ def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
             asked.append(ask_analysis(place, study_uid, by=job.created_by).id)
         if {"CT", "SR"} <= modalities:
             take_in_reports(place, study_uid)
-    if job.task.get("remove"):
-        shutil.rmtree(job.task["remove"], ignore_errors=True)
+    if remove:
+        shutil.rmtree(remove, ignore_errors=True)
     return {
         "added": found.added, "known": found.known, "left_out": found.left_out, "failed": found.failed,
         "refused": list(found.refused), "studies": list(found.studies), "analyses": asked,
@@ -171,14 +190,17 @@ def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
 def _analyze(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
     from spicula.formats import find_scans
     from spicula.pipelines.analyze import analyze
-    from spicula.pipelines.batch import REPORT, write_outputs
+    from spicula.pipelines.batch import write_outputs
     from spicula.pipelines.follow_up import LUNGS, lungs_box
     from spicula.pipelines.stored_content import contents
     from spicula.report.record import to_record
 
     study_uid = str(job.task["study_uid"])
-    folder = place.folder / ANALYSES_FOLDER / job.id
-    aside = place.folder / f"{ASIDE}{job.id}"
+    for known in place.findings.analyses(study_uid):
+        if known["id"] == job.id:  # a worker died between keeping it and saying so
+            return _told(place, known)
+    name = f"{ANALYSES_FOLDER}/{job.id}-{job.tries}"  # of this try: another worker's files are not touched
+    folder, aside = place.folder / name, place.folder / f"{ASIDE}{job.id}-{job.tries}"
     tell(0.02, "reading the series")
     try:
         gathered(place, study_uid, aside)
@@ -191,13 +213,26 @@ def _analyze(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
         analysis = write_outputs(analysis, folder, job=job.id)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    tell(0.95, "keeping the findings")
-    record = to_record(analysis, job=job.id)
-    record = {**record, "findings": contents(analysis, record["findings"]), LUNGS: lungs_box(volume)}
-    kept = place.findings.keep_analysis(
-        job.id, study_uid=study_uid, series_uid=volume.series_uid, record=record, folder=f"{ANALYSES_FOLDER}/{job.id}"
-    )
-    return {"findings": len(kept), "series_uid": volume.series_uid, "report": f"{ANALYSES_FOLDER}/{job.id}/{REPORT}"}
+    try:
+        tell(0.95, "keeping the findings")
+        record = to_record(analysis, job=job.id)
+        record = {**record, "findings": contents(analysis, record["findings"]), LUNGS: lungs_box(volume)}
+        about = {"study_uid": study_uid, "series_uid": volume.series_uid}
+        place.findings.keep_analysis(job.id, **about, record=record, folder=name)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return _told(place, {**about, "id": job.id, "folder": name})
+
+
+def _told(place: Workplace, analysis: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the job of an analysis gives."""
+    from spicula.pipelines.batch import REPORT
+
+    findings = place.findings.of_study(str(analysis["study_uid"]), analysis_id=str(analysis["id"]))
+    return {
+        "findings": len(findings), "series_uid": analysis["series_uid"], "report": f"{analysis['folder']}/{REPORT}",
+    }  # fmt: skip
 
 
 def gathered(place: Workplace, study_uid: str, folder: Path, *, series_uid: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spicula.pipelines.overtaken import overtaken
 from spicula.pipelines.worker import ANALYZE
 from spicula.pipelines.workplace import Workplace
 from spicula.store.findings import StoredFinding
@@ -55,12 +56,16 @@ def summaries(place: Workplace, rows: Sequence[Row]) -> list[dict[str, Any]]:
         for row in studies_matching(place.studies.engine, {"StudyInstanceUID": ",".join(uids)}, limit=len(uids))
     }
     findings = place.findings.of_studies(uids)
+    latest = place.findings.latest_analyses(uids)
     jobs = place.queue.latest(ANALYZE, uids)
-    return [_summary(counted[uid], findings.get(uid, ()), jobs.get(uid)) for uid in uids if uid in counted]
+    return [
+        _summary(counted[uid], findings.get(uid, ()), latest.get(uid), jobs.get(uid)) for uid in uids if uid in counted
+    ]
 
 
-def _summary(row: Row, findings: Sequence[StoredFinding], job: Any) -> dict[str, Any]:
-    current = [one for one in findings if one.state != "rejected"]
+def _summary(row: Row, findings: Sequence[StoredFinding], latest: str | None, job: Any) -> dict[str, Any]:
+    gone = overtaken(findings, latest)
+    current = [one for one in findings if one.state != "rejected" and one.id not in gone]
     risks = [risk for one in current if (risk := malignancy_of(one.content)) is not None]
     categories = [name for one in current if (name := category_of(one.content)) is not None]
     return {

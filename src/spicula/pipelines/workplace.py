@@ -15,6 +15,9 @@ from spicula.store.jobs import Queue
 from spicula.store.studies import Studies
 from spicula.store.users import Audit, Users
 
+DEIDENTIFY = "deidentify"
+"""A file of this name in a store says that who the patient is is taken out of all that comes in."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workplace:
@@ -58,7 +61,8 @@ def open_workplace(
         folder: Of its files, and of its database where there is no URL.
         url: ``postgresql://USER@HOST/DB``.
         quota_bytes: What all instances may take.
-        deidentify: Whether who the patient is is taken out of all that comes in.
+        deidentify: From now on, who the patient is is taken out of all that comes in, by whatever command; a store
+            that was opened so once stays so.
 
     Raises:
         InputError: The database was made by a later version, or the URL is none.
@@ -67,7 +71,10 @@ def open_workplace(
     engine = open_database(folder, url)
     try:
         studies = Studies(engine, folder, quota_bytes=quota_bytes)
+        mark = folder / DEIDENTIFY
+        if deidentify:
+            mark.touch()
         parts = (Findings(engine), Queue(engine), Users(engine), Audit(engine))
-        yield Workplace(folder, engine, studies, *parts, deidentify)
+        yield Workplace(folder, engine, studies, *parts, mark.exists())
     finally:
         engine.dispose()

@@ -47,7 +47,7 @@ def open_database(folder: Path, url: str | None = None) -> Engine:
 
 
 def _sqlite(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": WAIT_S})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": WAIT_S}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
@@ -74,7 +74,7 @@ def _postgres(url: str) -> Engine:
         parsed = None
     if parsed is None or not parsed.drivername.startswith("postgres"):
         raise InputError("database of the store", got="another URL", expected="postgresql://USER@HOST/DB")
-    engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True)
     try:
         engine.connect().close()
     except (OperationalError, DBAPIError):

@@ -226,6 +226,12 @@ class Findings:
             raise InputError(f"finding {finding_id[:40]}", got="none of this id")
         return tuple(Change(*row) for row in rows)
 
+    def latest_analyses(self, study_uids: Sequence[str]) -> dict[str, str]:
+        """The newest analysis of each of some studies that has one, by study."""
+        query = select(ANALYSES.c.study_uid, ANALYSES.c.id).where(ANALYSES.c.study_uid.in_(list(study_uids)))
+        with self.engine.connect() as connection:
+            return {str(uid): str(name) for uid, name in connection.execute(query.order_by(ANALYSES.c.created_at))}
+
     def analyses(self, study_uid: str) -> tuple[Mapping[str, Any], ...]:
         """Analyses of a study, the newest first, with their records."""
         query = select(ANALYSES).where(ANALYSES.c.study_uid == study_uid).order_by(ANALYSES.c.created_at.desc())

@@ -8,7 +8,6 @@ header says.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,7 @@ from sqlalchemy import Engine, Select, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError
-from spicula.core.files import written_aside
+from spicula.core.files import to_disk, written_aside
 from spicula.store.clock import now
 from spicula.store.tables import INSTANCES, SERIES, STUDIES
 
@@ -87,20 +86,17 @@ class Studies:
         digest = _sha256(source)
         known = self._known(uid)
         if known is not None:
-            if known["sha256"] != digest:
-                hint = "remove the study first if the new one is right"
-                raise InputError(f"instance {uid}", got="other bytes under a UID that is there", hint=hint)
+            _require_same(uid, known["sha256"], digest)
             return False
         size = source.stat().st_size
         self._require_room(size)
-        name = hashlib.sha256(uid.encode()).hexdigest()
+        name = hashlib.sha256(f"{uid} {digest}".encode()).hexdigest()
         file = f"{INSTANCES_FOLDER}/{name[:2]}/{name}{SUFFIX}"
         with written_aside(self.folder / file) as aside:
             shutil.copyfile(source, aside)
-            with aside.open("rb") as stream:
-                os.fsync(stream.fileno())
-        self._insert(new, {"file": file, "bytes": size, "sha256": digest})
-        return True
+            to_disk(aside)
+        to_disk((self.folder / file).parent)
+        return self._insert(new, {"file": file, "bytes": size, "sha256": digest})
 
     def _known(self, uid: str) -> Mapping[str, Any] | None:
         with self.engine.connect() as connection:
@@ -118,7 +114,7 @@ class Studies:
                 expected=f"at most {self.quota_bytes / 1e9:.2f} GB", hint="remove studies, or raise the quota",
             )  # fmt: skip
 
-    def _insert(self, new: NewInstance, kept: Mapping[str, Any]) -> None:
+    def _insert(self, new: NewInstance, kept: Mapping[str, Any]) -> bool:
         study_uid, series_uid = str(new.study["study_uid"]), str(new.series["series_uid"])
         for table, key, row in (
             (STUDIES, study_uid, {**new.study, "received_at": now()}),
@@ -141,8 +137,15 @@ class Studies:
             with self.engine.begin() as connection:
                 connection.execute(insert(INSTANCES).values({**new.instance, **kept, "series_uid": series_uid}))
         except IntegrityError:  # the same instance came by two ways at once
-            if self._known(str(new.instance["sop_instance_uid"])) is None:
+            uid = str(new.instance["sop_instance_uid"])
+            known = self._known(uid)
+            if known is None:
                 raise
+            if known["sha256"] != kept["sha256"]:
+                (self.folder / str(kept["file"])).unlink(missing_ok=True)
+            _require_same(uid, known["sha256"], kept["sha256"])
+            return False
+        return True
 
     def list(
         self, *, patient_id: str | None = None, text: str = "", date_from: str = "", date_to: str = "",
@@ -294,6 +297,12 @@ class Studies:
     def _all(self, query: Select[Any]) -> tuple[Mapping[str, Any], ...]:
         with self.engine.connect() as connection:
             return tuple(dict(row) for row in connection.execute(query).mappings())
+
+
+def _require_same(uid: str, there: str, digest: str) -> None:
+    if there != digest:
+        hint = "remove the study first if the new one is right"
+        raise InputError(f"instance {uid}", got="other bytes under a UID that is there", hint=hint)
 
 
 def _sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException as PlainHTTPException
 
 from spicula import __version__
-from spicula.core.errors import InputError, SpiculaError
+from spicula.core.errors import InputError, OfflineError, SpiculaError
 from spicula.pipelines.workplace import Workplace
 from spicula.report.text import DISCLAIMER
 from spicula.store.findings import Overtaken
@@ -31,7 +31,7 @@ from spicula.web.shown_jobs import JobFeed
 REFUSALS = {
     400: "what was asked cannot be done", 401: "nobody is logged in", 403: "not allowed",
     404: "there is none", 409: "another change came first", 422: "not what the schema says",
-    429: "too often",
+    429: "too often", 502: "an archive cannot be reached",
 }  # fmt: skip
 
 
@@ -93,8 +93,8 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(SpiculaError)
     async def refused(_: Request, error: SpiculaError) -> Response:
         gone = isinstance(error, InputError) and str(error.got).startswith("none of th")
-        status = 404 if gone else 400 if isinstance(error, InputError) else 500
-        status = 409 if isinstance(error, Overtaken) else status
+        kinds = ((Overtaken, 409), (InputError, 404 if gone else 400), (OfflineError, 502))
+        status = next((status for kind, status in kinds if isinstance(error, kind)), 500)
         return JSONResponse({"error": without_folders(str(error))}, status_code=status)
 
     @app.exception_handler(DataError)

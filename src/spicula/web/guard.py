@@ -49,7 +49,7 @@ BULKY = ("/api/uploads", "/dicom-web/studies")
 
 TOO_LONG = "a body that is too long"
 
-COSTLY = ("/api/search", "/api/uploads")
+COSTLY = ("/api/search", "/api/uploads", "/api/findings")
 """Addresses whose changes keep the processor busy for long."""
 
 

@@ -38,7 +38,7 @@ class About(Told):
     disclaimer: str
     users: bool = Field(description="Whether one logs in")
     login_elsewhere: bool = Field(description="Whether OpenID Connect is set up, at /api/login/oidc")
-    bundles: list[str] = Field(description="Fingerprints of the networks in use")
+    bundles: list[str] = Field(description="Fingerprints of the shipped networks")
     second_viewer: bool = Field(description="Whether OHIF is at /ohif")
     destinations: list[str] = Field(description="Archives that results can be sent to")
     sources: list[str] = Field(description="Archives that studies can be brought in from")
@@ -75,7 +75,7 @@ class StudySummary(Told):
     accession_number: str
     body_part: str
     received_at: str
-    origin: str = Field(description="How it came: upload, dicomweb, dimse, listener")
+    origin: str = Field(description="How it came: upload, stow, dicomweb, dimse, command")
     deidentified: bool
     modalities: list[str]
     series: int

@@ -69,8 +69,9 @@ class JobFeed:
             return self._seen
 
     def _look(self) -> tuple[jobs.Job, ...]:
-        waiting = self.place.queue.list(states=("queued", "running"), limit=RECENT)
-        newest = self.place.queue.list(limit=RECENT)
+        listed = self.place.queue.list
+        waiting = (*listed(states=("queued",), limit=RECENT), *listed(states=("running",), limit=RECENT))
+        newest = listed(limit=RECENT)
         known = {job.id for job in newest}
         return (*newest, *(job for job in waiting if job.id not in known))
 
@@ -90,6 +91,8 @@ class JobFeed:
                 if not await run_in_threadpool(allowed):
                     return
             current = await self.now()
+            for job_id in [one.id for one in told.values() if one.is_open and one.id not in current]:
+                current = {**current, job_id: await run_in_threadpool(self.place.queue.get, job_id)}
             for job in current.values():
                 if told.get(job.id) != job and (job.is_open or not first):
                     last = time.monotonic()

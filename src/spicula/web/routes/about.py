@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from spicula import __version__
 from spicula.core.bundle import SHIPPED, load_bundle
+from spicula.core.errors import SpiculaError
 from spicula.report.text import DISCLAIMER
 from spicula.store.users import User
 from spicula.web.access import Access, admin_of
@@ -30,6 +31,10 @@ def about(request: Request, place: Place, served: Served, _: Asking) -> About:
     """Version, networks, index, archives and window presets."""
     from spicula.pipelines.archives import load_archives
 
+    try:
+        index = served.search.facts()
+    except SpiculaError:  # an index that is away keeps nobody from reading
+        index = None
     access: Access = request.app.state.access
     bundles = [
         load_bundle(folder).fingerprint for folder in sorted(SHIPPED.iterdir()) if (folder / "bundle.json").is_file()
@@ -41,7 +46,7 @@ def about(request: Request, place: Place, served: Served, _: Asking) -> About:
         "second_viewer": request.app.state.second_viewer,
         "destinations": sorted(name for name, one in archives.items() if one.send),
         "sources": sorted(name for name, one in archives.items() if one.pull),
-        "index": served.search.facts(), "window_presets": PRESETS,
+        "index": index, "window_presets": PRESETS,
     })  # fmt: skip
 
 

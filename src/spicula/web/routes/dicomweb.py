@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -18,13 +17,13 @@ from spicula.core.files import ASIDE
 from spicula.dicom.served import frames
 from spicula.pipelines import dicomweb
 from spicula.pipelines.workplace import Workplace
-from spicula.web.limits import Limits, limits_of, workplace_of
+from spicula.store.users import User
+from spicula.web.limits import Limits
+from spicula.web.services import Address, Asking, Bounds, Place, address_of
 
 router = APIRouter(prefix="/dicom-web", tags=["DICOMweb"])
 
-Place = Annotated[Workplace, Depends(workplace_of)]
 Described = dict[int | str, dict[str, Any]]
-Bounds = Annotated[Limits, Depends(limits_of)]
 JSON = "application/dicom+json"
 DICOM = "application/dicom"
 FOUND: Described = {200: {"content": {JSON: {"schema": {"type": "array", "items": {"type": "object"}}}}}}
@@ -101,21 +100,23 @@ def _metadata(request: Request, place: Workplace, *uids: str) -> Response:
 
     def written() -> Iterator[str]:
         for number, header in enumerate(dicomweb.metadata(place.studies, rows, bulk_uri=bulk_uri)):
-            yield ("[" if number == 0 else ",") + json.dumps(header, allow_nan=False)
+            yield ("[" if number == 0 else ",") + header
         yield "]"
 
     return StreamingResponse(written(), media_type=JSON)
 
 
 @router.get("/studies/{study}", response_class=Response, responses=PARTS)
-def fetch_study(study: str, place: Place) -> Response:
+def fetch_study(study: str, place: Place, user: Asking, address: Address) -> Response:
     """WADO-RS: the files of a study."""
+    place.audit.note(user.name, "study.fetch", object=study, address=address)
     return _files(place, study)
 
 
 @router.get("/studies/{study}/series/{series}", response_class=Response, responses=PARTS)
-def fetch_series(study: str, series: str, place: Place) -> Response:
+def fetch_series(study: str, series: str, place: Place, user: Asking, address: Address) -> Response:
     """WADO-RS: the files of a series."""
+    place.audit.note(user.name, "series.fetch", object=series, address=address)
     return _files(place, study, series)
 
 
@@ -162,18 +163,18 @@ def fetch_frames(study: str, series: str, instance: str, numbers: str, place: Pl
 
 
 @router.post("/studies", response_class=Response, responses=KEPT, openapi_extra=BODY)
-async def store(request: Request, place: Place, bounds: Bounds) -> Response:
+async def store(request: Request, place: Place, bounds: Bounds, user: Asking) -> Response:
     """STOW-RS: keep instances."""
-    return await _store(request, place, bounds, None)
+    return await _store(request, place, bounds, user, None)
 
 
 @router.post("/studies/{study}", response_class=Response, responses=KEPT, openapi_extra=BODY)
-async def store_in_study(study: str, request: Request, place: Place, bounds: Bounds) -> Response:
+async def store_in_study(study: str, request: Request, place: Place, bounds: Bounds, user: Asking) -> Response:
     """STOW-RS: keep instances of one study."""
-    return await _store(request, place, bounds, study)
+    return await _store(request, place, bounds, user, study)
 
 
-async def _store(request: Request, place: Workplace, bounds: Limits, study: str | None) -> Response:
+async def _store(request: Request, place: Workplace, bounds: Limits, user: User, study: str | None) -> Response:
     base = str(request.base_url).rstrip("/") + router.prefix
     with tempfile.NamedTemporaryFile(prefix=ASIDE, dir=place.folder) as spool:
         size = 0
@@ -189,4 +190,8 @@ async def _store(request: Request, place: Workplace, bounds: Limits, study: str 
             deidentify=place.secret,
         )  # fmt: skip
     kept = len(response.get("00081199", {}).get("Value", ()))
+    detail, address = {"kept": kept, "failed": failed}, address_of(request)
+    await run_in_threadpool(
+        lambda: place.audit.note(user.name, "study.store", object=study or "", detail=detail, address=address)
+    )
     return JSONResponse(response, status_code=200 if not failed else 202 if kept else 409, media_type=JSON)

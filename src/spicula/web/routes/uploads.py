@@ -27,10 +27,10 @@ async def upload(request: Request, place: Place, bounds: Bounds, user: Asking, a
         async for chunk in request.stream():
             await run_in_threadpool(coming.take, chunk)
         source = await run_in_threadpool(coming.end)
+        job = await run_in_threadpool(ask_import, place, source, by=user.name, remove=coming.folder)
     except BaseException:
         coming.drop()
         raise
-    job = await run_in_threadpool(ask_import, place, source, by=user.name, remove=coming.folder)
     detail = {"files": coming.files, "bytes": coming.bytes}
     await run_in_threadpool(
         lambda: place.audit.note(user.name, "upload", object=job.id, detail=detail, address=address)
