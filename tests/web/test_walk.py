@@ -184,16 +184,12 @@ def test_the_whole_way(browser, lidc_0001: Path, tiny: Tiny, orthanc, tmp_path) 
         page.keyboard.press("Escape")
         page.get_by_test_id("finding-row").first.wait_for() if page.get_by_test_id("finding-row").count() else None
         page.keyboard.press("a")
-        page.wait_for_function(
-            "number => window.spicula.findings[number - 1].state === 'accepted'", arg=nodule["number"]
-        )
+        until(page, "number => window.spicula.findings[number - 1].state === 'accepted'", nodule["number"])
         page.keyboard.press("d")
         page.get_by_test_id("edit-diameter").fill("27.5")
         page.get_by_test_id("edit-note").fill("measured by hand")
         page.get_by_test_id("edit-save").click()
-        page.wait_for_function(
-            "number => window.spicula.findings[number - 1].diameter_mm === 27.5", arg=nodule["number"]
-        )
+        until(page, "number => window.spicula.findings[number - 1].diameter_mm === 27.5", nodule["number"])
         page.close()
     assert (foreign, troubles) == ([], [])
 
