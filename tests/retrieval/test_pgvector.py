@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 import psycopg
@@ -334,15 +334,21 @@ def test_what_was_acknowledged_is_there_whatever_is_cut(postgres_url):
     make(postgres_url).close()
     acknowledged, stop = [], threading.Event()
 
+    def opened():
+        for _ in range(1000):  # the opening may be cut too
+            with suppress(InputError):
+                return PgvectorIndex.open(postgres_url, "nodules")
+        raise AssertionError("never opened")
+
     def write():
-        with PgvectorIndex.open(postgres_url, "nodules") as index:
-            for part in range(60):
-                try:
-                    index.add(*findings(20, first=part * 20))
-                    acknowledged.append(part)
-                except InputError:
-                    pass
-        stop.set()
+        try:
+            with opened() as index:
+                for part in range(60):
+                    with suppress(InputError):
+                        index.add(*findings(20, first=part * 20))
+                        acknowledged.append(part)
+        finally:
+            stop.set()
 
     thread = threading.Thread(target=write)
     thread.start()
