@@ -791,7 +791,7 @@ export interface components {
         About: {
             /**
              * Bundles
-             * @description Fingerprints of the networks in use
+             * @description Fingerprints of the shipped networks
              */
             bundles: string[];
             /**
@@ -1512,7 +1512,7 @@ export interface components {
             modalities: string[];
             /**
              * Origin
-             * @description How it came: upload, dicomweb, dimse, listener
+             * @description How it came: upload, stow, dicomweb, dimse, command
              */
             origin: string;
             /** Patient Id */
@@ -1623,7 +1623,7 @@ export interface components {
             modalities: string[];
             /**
              * Origin
-             * @description How it came: upload, dicomweb, dimse, listener
+             * @description How it came: upload, stow, dicomweb, dimse, command
              */
             origin: string;
             /** Patient Id */
@@ -1832,6 +1832,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     find_api_archives__name__query_post: {
@@ -1921,6 +1930,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     audit_api_audit_get: {
@@ -2000,6 +2018,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2096,6 +2123,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     history_api_findings__finding_id__history_get: {
@@ -2174,6 +2210,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2267,6 +2312,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     events_api_jobs_events_get: {
@@ -2341,6 +2395,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2433,6 +2496,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     again_api_jobs__job_id__again_post: {
@@ -2518,6 +2590,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     cancel_api_jobs__job_id__cancel_post: {
@@ -2596,6 +2677,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2690,6 +2780,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     logout_api_logout_post: {
@@ -2764,6 +2863,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2847,6 +2955,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2941,6 +3058,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     search_api_search_post: {
@@ -3028,6 +3154,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     list_studies_api_studies_get: {
@@ -3107,6 +3242,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3201,6 +3345,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     get_study_api_studies__study_uid__get: {
@@ -3286,6 +3439,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     remove_study_api_studies__study_uid__delete: {
@@ -3362,6 +3524,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3454,6 +3625,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     export_study_api_studies__study_uid__exports__name__get: {
@@ -3531,6 +3711,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3616,6 +3805,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3712,6 +3910,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     send_api_studies__study_uid__send_post: {
@@ -3801,6 +4008,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     new_token_api_tokens_post: {
@@ -3881,6 +4097,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3977,6 +4202,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     find_all_series_dicom_web_series_get: {
@@ -4060,6 +4294,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     find_studies_dicom_web_studies_get: {
@@ -4136,6 +4379,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4242,6 +4494,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     fetch_study_dicom_web_studies__study__get: {
@@ -4320,6 +4581,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4428,6 +4698,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     find_instances_of_study_dicom_web_studies__study__instances_get: {
@@ -4506,6 +4785,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4598,6 +4886,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     find_series_dicom_web_studies__study__series_get: {
@@ -4676,6 +4973,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4769,6 +5075,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     find_instances_dicom_web_studies__study__series__series__instances_get: {
@@ -4848,6 +5163,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4935,6 +5259,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5030,6 +5363,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     metadata_of_instance_dicom_web_studies__study__series__series__instances__instance__metadata_get: {
@@ -5110,6 +5452,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5203,6 +5554,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     healthz_healthz_get: {
@@ -5288,6 +5648,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description an archive cannot be reached */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     text_metrics_get: {
@@ -5364,6 +5733,15 @@ export interface operations {
             };
             /** @description too often */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": components["schemas"]["Failure"];
+                };
+            };
+            /** @description an archive cannot be reached */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -15,15 +15,22 @@ const DISCLAIMER = "Research software, not a medical device. Not for diagnosis, 
 
 export function App() {
   useEffect(followKeys, []);
-  const inside = me.value !== null && !loginWanted.value;
+  const away = loginWanted.value;
+  const inside = me.value !== null && !away;
   useEffect(() => (inside ? followJobs() : undefined), [inside]);
+  useEffect(() => {
+    // an open dialog would keep the form that asks who one is from being used
+    if (away) for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  }, [away]);
   return (
     <>
       <Header inside={inside} />
-      {loginWanted.value ? (
-        <Login />
-      ) : (
-        inside && (openedUid.value ? <StudyPage key={openedUid.value} uid={openedUid.value} /> : <StudyList />)
+      {away && <Login />}
+      {me.value !== null && (
+        // what was typed stays while a session that ended is begun anew
+        <div style={{ display: away ? "none" : "contents" }}>
+          {openedUid.value ? <StudyPage key={openedUid.value} uid={openedUid.value} /> : <StudyList />}
+        </div>
       )}
       {inside && drawerShown.value && <Jobs />}
       {helpShown.value && <Help />}
@@ -44,7 +51,7 @@ function Header({ inside }: { inside: boolean }) {
       <a class="brand" href="#/" aria-label="Spicula, list of studies">
         Spicula
       </a>
-      <span class="grow" id="study-line" />
+      <span class="grow" id="study-line" style={{ visibility: inside ? "visible" : "hidden" }} />
       {inside && (
         <>
           <button type="button" data-testid="jobs-button" aria-expanded={drawerShown.value} onClick={() => act("jobs")}>

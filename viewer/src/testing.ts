@@ -22,9 +22,14 @@ const spicula = {
   get selected() {
     return selectedId.value;
   },
-  /** Of each view: its slice, and how many it has. */
+  /** Of each view: its slice, how many it has, and its series. */
   get viewports() {
-    return Object.fromEntries([...views.value].map(([id, view]) => [id, { ...view.slice.value, frame: view.frame() }]));
+    return Object.fromEntries(
+      [...views.value].map(([id, view]) => [
+        id,
+        { ...view.slice.value, frame: view.frame(), series: view.series?.seriesUid ?? null },
+      ]),
+    );
   },
   /** Pixels of the page from the corner of a view, of a place in LPS mm. */
   worldToCanvas(id: string, world: Point) {

@@ -107,6 +107,8 @@ describe("slices", () => {
   });
   test("a scout of another plane is left out", () => {
     expect(ordered([slice(1), slice(2), slice(0, { down: [0, 0, -1] })])).toHaveLength(2);
+    // also where the localizer comes first
+    expect(ordered([slice(0, { down: [0, 0, -1] }), slice(1), slice(2)]).map((one) => one.origin[2])).toEqual([2, 1]);
   });
   test("the nearest to a place", () => expect(nearestSlice([slice(9), slice(3), slice(-1)], [0, 0, 2.2])).toBe(1));
   test("pixels of a place: columns by the column step", () => {

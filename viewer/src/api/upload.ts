@@ -1,5 +1,5 @@
 /** Files from a drop or a choice, and their way to the server. */
-import { csrf, Refused, sentenceOf } from "./client";
+import { csrf, loginWanted, Refused, sentenceOf } from "./client";
 import type { Job } from "./types";
 
 /** A file with its path in the folder that was given. */
@@ -44,7 +44,10 @@ export function upload(
     request.upload.onprogress = (event) => gone(event.lengthComputable ? event.loaded / event.total : 0);
     request.onload = () => {
       if (request.status >= 200 && request.status < 300) resolve(JSON.parse(request.responseText) as Job);
-      else reject(new Refused(request.status, sentenceOf(request.status, request.responseText)));
+      else {
+        if (request.status === 401) loginWanted.value = true;
+        reject(new Refused(request.status, sentenceOf(request.status, request.responseText)));
+      }
     };
     request.onerror = () => reject(new Refused(0, "the server cannot be reached, or took no more of the upload"));
     request.onabort = () => reject(new Refused(0, "the upload was stopped"));

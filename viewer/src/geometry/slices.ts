@@ -25,9 +25,10 @@ export function normalOf(slice: Slice): Point {
 
 /** Orders slices along the body, the head (or left, or front) first, and leaves out those of another plane. */
 export function ordered(slices: readonly Slice[]): Slice[] {
-  const [first] = slices;
-  if (first === undefined) return [];
-  let normal = normalOf(first);
+  // a localizer is at an end of a series, not in its middle
+  const middle = slices[slices.length >> 1];
+  if (middle === undefined) return [];
+  let normal = normalOf(middle);
   const main = normal.map(Math.abs).indexOf(Math.max(...normal.map(Math.abs))) as 0 | 1 | 2;
   const towards = main === 1 ? -1 : 1;
   if (Math.sign(normal[main]) !== towards) normal = minus([0, 0, 0], normal);

@@ -2,6 +2,8 @@
 import * as core from "@cornerstonejs/core";
 import * as loader from "@cornerstonejs/dicom-image-loader";
 import * as tools from "@cornerstonejs/tools";
+import { loginWanted } from "../api/client";
+import { followFailures } from "./failures";
 import { drawPagePixels, standInForWebGl } from "./processor";
 
 export const ENGINE = "reading";
@@ -40,7 +42,14 @@ async function start(): Promise<core.RenderingEngine> {
   core.utilities.logger.coreLog.getLogger("utilities", "VoxelManager").setLevel("error");
   if (byProcessor) core.setUseCPURendering(true);
   const cores = navigator.hardwareConcurrency || 2;
-  loader.init({ maxWebWorkers: Math.max(1, Math.min(4, cores - 1)), strict: false });
+  loader.init({
+    maxWebWorkers: Math.max(1, Math.min(4, cores - 1)),
+    strict: false,
+    errorInterceptor: (error: { status?: number }) => {
+      if (error.status === 401) loginWanted.value = true;
+    },
+  });
+  followFailures();
   core.imageLoadPoolManager.setMaxSimultaneousRequests(core.Enums.RequestType.Prefetch, 6);
   tools.init();
   const group = tools.ToolGroupManager.createToolGroup(TOOLS);
@@ -87,9 +96,15 @@ export function takeTool(taken: NativeTool | null): void {
   }
 }
 
-/** Removes every measurement. */
-export function removeMeasurements(): void {
-  tools.annotation.state.removeAllAnnotations();
+/** Removes the measurements of a study. */
+export function removeMeasurements(studyUid: string, frameOfReferenceUid: string | undefined): void {
+  for (const { annotationUID, metadata } of [...tools.annotation.state.getAllAnnotations()]) {
+    const image = metadata?.referencedImageId;
+    const here = image
+      ? image.includes(`/studies/${studyUid}/`)
+      : frameOfReferenceUid === undefined || metadata?.FrameOfReferenceUID === frameOfReferenceUid;
+    if (here && annotationUID) tools.annotation.state.removeAnnotation(annotationUID);
+  }
   redrawMeasurements();
 }
 

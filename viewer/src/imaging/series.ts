@@ -4,6 +4,7 @@ import { wadors } from "@cornerstonejs/dicom-image-loader";
 import * as client from "../api/client";
 import { nearestSlice, ordered, pixelAt, type Slice } from "../geometry/slices";
 import { unit, type Point } from "../geometry/vectors";
+import { forgetFailures } from "./failures";
 
 /** A series on the screen. */
 export interface Series {
@@ -130,4 +131,5 @@ export function forget(series: Series): void {
     if (cache.getImageLoadObject(imageId)) cache.removeImageLoadObject(imageId, { force: true });
     wadors.metaDataManager.remove(imageId);
   }
+  forgetFailures(series.slices);
 }

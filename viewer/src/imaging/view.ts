@@ -5,6 +5,7 @@ import { signal, type Signal } from "@preact/signals";
 import { flipsForReading, nearestSlice } from "../geometry/slices";
 import { along, cross, dot, lengthOf, minus, unit, type Point } from "../geometry/vectors";
 import { engine, TOOLS } from "./engine";
+import { comes, nearestThatComes } from "./failures";
 import { volumeOf, type Series } from "./series";
 
 export type Plane = "axial" | "coronal" | "sagittal";
@@ -39,6 +40,9 @@ export class View {
   private resizing: ResizeObserver | null = null;
   private window: HuWindow = { center: -600, width: 1500 };
   private asked = 0;
+  /** The slice that was asked for last, where slices come one by one; it may be on its way, or fail. */
+  private aim: number | null = null;
+  private readonly displaySets = new Set<string>();
   private readonly name: string;
   onWindow: (window: HuWindow) => void = () => undefined;
 
@@ -60,6 +64,11 @@ export class View {
       defaultOptions: { background: [0, 0, 0] },
     });
     this.viewport = room.getViewport(this.name) as unknown as PlanarViewport;
+    // the wheel's tool would go on from what is drawn, and so never pass a slice that fails
+    this.viewport.scroll = (by) => {
+      this.scroll(by);
+      return Promise.resolve(this.viewport?.getCurrentImageId() ?? "");
+    };
     ToolGroupManager.getToolGroup(TOOLS)?.addViewport(this.name, room.id);
     const drawn = (): void => this.noteDrawn();
     for (const event of [Enums.Events.IMAGE_RENDERED, Enums.Events.CAMERA_MODIFIED, Enums.Events.STACK_NEW_IMAGE])
@@ -86,6 +95,8 @@ export class View {
     const room = await engine();
     ToolGroupManager.getToolGroup(TOOLS)?.removeViewports(room.id, this.name);
     if (this.viewport !== null) room.disableElement(this.name);
+    for (const name of this.displaySets) utilities.genericViewportDisplaySetMetadataProvider.remove(name);
+    this.displaySets.clear();
     this.viewport = null;
     this.series = null;
   }
@@ -114,10 +125,13 @@ export class View {
   }
 
   /** Shows a series; the axial view slice by slice as they are stored, the others through its volume. */
-  async show(series: Series, at: number): Promise<void> {
+  async show(series: Series, wanted: number): Promise<void> {
     if (this.viewport === null || series.slices.length === 0) return;
     const stack = this.plane === "axial";
+    const at = stack ? await nearestThatComes(series.slices, wanted) : wanted;
+    if (this.viewport === null) return;
     const name = `${this.name}:${series.seriesUid}:${series.slices.length}`;
+    this.displaySets.add(name);
     utilities.genericViewportDisplaySetMetadataProvider.add(name, {
       kind: "planar",
       imageIds: series.slices.map((slice) => slice.imageId),
@@ -131,6 +145,7 @@ export class View {
         : Enums.OrientationAxis[this.plane === "coronal" ? "CORONAL" : "SAGITTAL"];
       await this.viewport.setDisplaySets({ displaySetId: name, options: { orientation } });
       this.series = series;
+      this.aim = stack ? at : null;
       const first = series.slices[at] ?? series.slices[0];
       if (stack && first !== undefined) {
         const { horizontal, vertical } = flipsForReading(first);
@@ -155,7 +170,7 @@ export class View {
   /** Goes to the slice through a place, and brings the place into view where it is off the screen. */
   goTo(world: Readonly<Point>): void {
     if (this.viewport === null || this.series === null) return;
-    if (this.plane === "axial") void this.viewport.setImageIdIndex(nearestSlice(this.series.slices, world));
+    if (this.plane === "axial") this.goToSlice(nearestSlice(this.series.slices, world));
     else this.viewport.setViewState({ slice: { kind: "volumePoint", sliceWorldPoint: [...world] } });
     const [x, y] = this.toCanvas(world) ?? [NaN, NaN];
     const margin = 20;
@@ -167,12 +182,32 @@ export class View {
 
   /** Scrolls by so many slices. */
   scroll(by: number): void {
-    if (this.series !== null) void this.viewport?.scroll(by);
+    if (this.viewport !== null) this.goToSlice((this.aim ?? this.viewport.getSliceIndex()) + by);
   }
 
   /** Goes to a slice by its number on this view, from 0. */
   goToSlice(at: number): void {
-    if (this.series !== null) void this.viewport?.setImageIdIndex(Math.max(0, Math.min(at, this.slice.value.of - 1)));
+    const { series, viewport } = this;
+    if (series === null || viewport === null) return;
+    if (this.plane !== "axial") {
+      const last = this.slice.peek().of - 1;
+      void viewport.setImageIdIndex(Math.max(0, Math.min(at, last))).catch(() => undefined);
+      return;
+    }
+    const aim = Math.max(0, Math.min(at, series.slices.length - 1));
+    const slice = series.slices[aim];
+    this.aim = aim;
+    if (slice === undefined) return;
+    void comes(slice).then((came) => {
+      if (!came || this.aim !== aim || this.series !== series || this.viewport !== viewport) return;
+      void viewport.setImageIdIndex(aim).catch(() => undefined);
+    });
+  }
+
+  /** Draws anew what was asked for last, after slices have come that had failed. */
+  refresh(): void {
+    if (this.aim !== null) this.goToSlice(this.aim);
+    this.viewport?.render();
   }
 
   /** Zooms by a factor around the middle. */

@@ -95,7 +95,9 @@ function Found({ found, source }: { found: readonly RemoteStudy[]; source: strin
             <tr key={one.study_uid} data-testid="remote-row">
               <td>
                 {personName(one.patient_name) || one.patient_id}
-                <div class="quiet">{one.patient_id}</div>
+                {(personName(one.patient_name) || one.patient_id) !== one.patient_id && (
+                  <div class="quiet">{one.patient_id}</div>
+                )}
               </td>
               <td>{date(one.study_date)}</td>
               <td>{one.description}</td>

@@ -1,5 +1,5 @@
 /** What can be had of a study: reports, SR, SEG, tables; and sending them to an archive. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import * as client from "../api/client";
 import { analyze } from "../reading/changes";
 import { follow } from "../reading/jobs";
@@ -18,7 +18,8 @@ const NAMES: Record<string, string> = {
 export function Exports() {
   const [shown, setShown] = useState(false);
   const menu = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  const button = useRef<HTMLButtonElement>(null);
+  useLayoutEffect(() => {
     if (!shown) return;
     const away = (event: Event): void => {
       if (
@@ -27,16 +28,22 @@ export function Exports() {
           : !menu.current?.contains(event.target as Node)
       )
         setShown(false);
+      if (event instanceof KeyboardEvent && event.key === "Escape") {
+        event.preventDefault();
+        event.stopPropagation();
+        button.current?.focus();
+      }
     };
     addEventListener("pointerdown", away);
-    addEventListener("keydown", away);
-    return () => (removeEventListener("pointerdown", away), removeEventListener("keydown", away));
+    addEventListener("keydown", away, true);
+    return () => (removeEventListener("pointerdown", away), removeEventListener("keydown", away, true));
   }, [shown]);
   const facts = study.value;
   if (facts === null) return null;
   return (
     <div class="menu" ref={menu}>
       <button
+        ref={button}
         type="button"
         aria-expanded={shown}
         aria-haspopup="true"
@@ -48,6 +55,7 @@ export function Exports() {
       {shown && (
         <div
           class="menu-list"
+          data-takes-escape
           data-testid="exports-menu"
           onClick={(event) => event.target instanceof Element && event.target.closest("a") && setShown(false)}
         >

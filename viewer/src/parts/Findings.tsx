@@ -165,7 +165,7 @@ function Selected({ finding }: { finding: Finding }) {
         <ActionButton action="edit" label="Correct" on={editing.value} />
         <ActionButton action="similar" label="Similar cases" />
       </div>
-      {editing.value && <EditFinding key={`${finding.id} ${finding.version}`} finding={finding} />}
+      {editing.value && <EditFinding key={finding.id} finding={finding} />}
       <FindingDetails finding={finding} />
       <History finding={finding} />
     </section>

@@ -2,12 +2,13 @@
 import { useRef, useState } from "preact/hooks";
 import type { Point } from "../geometry/vectors";
 import type { View } from "../imaging/view";
-import { addAt, moveTo } from "../reading/changes";
-import { askAtPoint, askInBox } from "../reading/matches";
+import { perform } from "../reading/placing";
 import { matchedBefore, prior } from "../reading/prior";
 import { setCrosshairs } from "../reading/room";
 import { findings, outlinesShown, panel, selectedId, tool } from "../reading/study";
-import { say } from "../reading/toasts";
+
+/** A click's way from press to release, at most. */
+const STILL_PX = 6;
 
 type Drag = { from: [number, number]; to: [number, number] };
 
@@ -21,20 +22,22 @@ export function Gestures({ view }: { view: View }) {
     return [event.clientX - (bounds?.left ?? 0), event.clientY - (bounds?.top ?? 0)];
   };
   const pressed = (event: PointerEvent): void => {
-    if (event.button !== 0) return;
+    // a second finger zooms: what the first began is over
+    if (!event.isPrimary) setBox(null);
+    if (!event.isPrimary || event.button !== 0) return;
     layer.current?.setPointerCapture(event.pointerId);
     const from = at(event);
     setBox({ from, to: from });
     if (tool.value === "crosshairs") cross(view, from);
   };
   const moved = (event: PointerEvent): void => {
-    if (box === null) return;
+    if (box === null || !event.isPrimary) return;
     const to = at(event);
     setBox({ ...box, to });
     if (tool.value === "crosshairs") cross(view, to);
   };
   const released = (event: PointerEvent): void => {
-    if (box === null) return;
+    if (box === null || !event.isPrimary) return;
     setBox(null);
     finish(view, { ...box, to: at(event) });
   };
@@ -80,12 +83,8 @@ function cross(view: View, [x, y]: [number, number]): void {
 function finish(view: View, { from, to }: Drag): void {
   const [first, second] = [view.toWorld(...from), view.toWorld(...to)];
   if (first === null || second === null) return;
-  if (tool.value === "box") {
-    if (view.plane !== "axial") return say("Draw the box on the axial view", "error");
-    askInBox(first, second);
-  } else if (tool.value === "point") askAtPoint(second);
-  else if (tool.value === "add") void addAt(second);
-  else if (tool.value === "move") void moveTo(second);
+  const still = Math.hypot(to[0] - from[0], to[1] - from[1]) <= STILL_PX;
+  if (still || tool.value === "box") perform(view, first, second);
 }
 
 /** Selects the finding that is drawn at a place of a view; whether there is one. */

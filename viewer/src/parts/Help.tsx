@@ -65,6 +65,23 @@ export function Help() {
           </dl>
         </section>
         <section>
+          <h3>On a view with the focus, a tool that is clicked with in hand</h3>
+          <dl>
+            <div>
+              <dt>
+                <kbd>Enter</kbd>
+              </dt>
+              <dd>Click at the crosshairs, or in the middle; a box of 20 mm around it</dd>
+            </div>
+            <div>
+              <dt>
+                <kbd>↑ ↓ ← →</kbd>
+              </dt>
+              <dd>Move the crosshairs by 1 mm; with Shift, by 10 mm</dd>
+            </div>
+          </dl>
+        </section>
+        <section>
           <h3>This program</h3>
           <p>
             {about.value?.name} {about.value?.version}. {about.value?.disclaimer}

@@ -1,15 +1,22 @@
 /** The drawer of jobs: what runs, what failed, what can be asked again. */
+import { useEffect, useRef } from "preact/hooks";
 import type { Job } from "../api/types";
 import { again, cancel, drawerShown, jobs, nameOf } from "../reading/jobs";
 import { addressOf } from "../reading/session";
 import { time } from "../text/format";
 
 export function Jobs() {
+  const closing = useRef<HTMLButtonElement>(null);
+  useEffect(() => {
+    const before = document.activeElement;
+    closing.current?.focus();
+    return () => before instanceof HTMLElement && before.focus();
+  }, []);
   return (
     <aside class="drawer" aria-label="Jobs" data-testid="jobs-drawer">
       <header>
         <h2>Jobs</h2>
-        <button type="button" aria-label="Close" onClick={() => (drawerShown.value = false)}>
+        <button ref={closing} type="button" aria-label="Close" onClick={() => (drawerShown.value = false)}>
           ✕
         </button>
       </header>

@@ -1,11 +1,13 @@
 /** The form that asks who one is. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { logIn } from "../reading/session";
 
 export function Login() {
   const [wrong, setWrong] = useState("");
   const [busy, setBusy] = useState(false);
   const [elsewhere, setElsewhere] = useState(false);
+  const first = useRef<HTMLInputElement>(null);
+  useLayoutEffect(() => first.current?.focus(), []);
   useEffect(() => {
     fetch("api/login/oidc", { redirect: "manual" }).then(
       (answer) => setElsewhere(answer.type === "opaqueredirect"),
@@ -30,7 +32,7 @@ export function Login() {
         <h1>Spicula</h1>
         <label>
           Name
-          <input name="name" autocomplete="username" required autofocus data-testid="login-name" />
+          <input name="name" autocomplete="username" required ref={first} data-testid="login-name" />
         </label>
         <label>
           Password

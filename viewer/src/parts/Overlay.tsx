@@ -80,7 +80,7 @@ function Drawn({ view, frame, place, finding, chosen }: Shown) {
   const axis = place === null ? 0 : axisAlong(place, frame.normal);
   const loops =
     place !== null && mask !== null
-      ? loopsOnPlane(mask, place, axis, Math.round(toIndex(place, frame.middle)[axis]))
+      ? loopsOnPlane(mask, place, axis, Math.round(toIndex(place, view.onPlane(center, frame))[axis]))
       : [];
   const near = mask === null ? away <= radius : loops.length > 0;
   if (!near) return null;

@@ -1,5 +1,6 @@
 /** The list of studies. */
 import { useEffect, useRef } from "preact/hooks";
+import { loginWanted } from "../api/client";
 import type { StudySummary } from "../api/types";
 import { engine } from "../imaging/engine";
 import { jobs, onEnd } from "../reading/jobs";
@@ -14,6 +15,11 @@ export function StudyList() {
     void list().then(engine);
     return onEnd(() => void list());
   }, []);
+  const wasAway = useRef(false);
+  useEffect(() => {
+    if (wasAway.current && !loginWanted.value) void list();
+    wasAway.current = loginWanted.value;
+  }, [loginWanted.value]);
   return (
     <UploadZone>
       <main class="list" aria-label="Studies">

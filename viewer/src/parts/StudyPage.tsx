@@ -1,10 +1,11 @@
 /** A study on the screen: images beside what is said of them. */
 import { createPortal } from "preact/compat";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { loginWanted } from "../api/client";
 import { forgetMatches } from "../reading/matches";
 import { drawerShown, onEnd } from "../reading/jobs";
 import { closePrior, prior, tiePrior } from "../reading/prior";
-import { closeSeries, loading, openStudy, tie } from "../reading/room";
+import { closeSeries, lacking, loading, openStudy, series, tie, tryAgain } from "../reading/room";
 import { openedUid } from "../reading/session";
 import { layout, leave, load, panel, reload, study } from "../reading/study";
 import { complain } from "../reading/toasts";
@@ -38,6 +39,19 @@ export function StudyPage({ uid }: { uid: string }) {
       if (openedUid.value === null || openedUid.value === uid) leaveAll();
     };
   }, [uid]);
+  const wasAway = useRef(false);
+  useEffect(() => {
+    if (wasAway.current && !loginWanted.value) {
+      // what failed because the session had ended
+      setFailed("");
+      const here = study.value === null ? load(uid) : Promise.resolve(true);
+      here
+        .then((isHere) => (isHere ? openStudy() : undefined))
+        .then(tryAgain)
+        .catch(complain);
+    }
+    wasAway.current = loginWanted.value;
+  }, [loginWanted.value]);
   return (
     <main class={`study ${layout.value}`} aria-label="Study">
       <StudyLine />
@@ -60,9 +74,31 @@ export function StudyPage({ uid }: { uid: string }) {
             {failed}
           </p>
         )}
+        <Lacking />
       </section>
       <Panel />
     </main>
+  );
+}
+
+/** Says which share of the slices could not be loaded. */
+function Lacking() {
+  const [asking, setAsking] = useState(false);
+  const [some, all] = [lacking.value.length, series.value?.slices.length ?? 0];
+  if (some === 0 && !asking) return null;
+  const again = (): void => {
+    setAsking(true);
+    tryAgain()
+      .catch(complain)
+      .finally(() => setAsking(false));
+  };
+  return (
+    <p class="loading lacking wrong" role="alert" data-testid="lacking">
+      {some} of {all} slices could not be loaded.{" "}
+      <button type="button" disabled={asking} onClick={again} data-testid="lacking-again">
+        {asking ? "Asking …" : "Try again"}
+      </button>
+    </p>
   );
 }
 
@@ -83,7 +119,8 @@ function StudyLine() {
         <strong>{nameOf(facts)}</strong>
         <span class="quiet">
           {" "}
-          {facts.patient_id} · {date(facts.study_date)} · {facts.description || facts.modalities.join(", ")}
+          {nameOf(facts) !== facts.patient_id && `${facts.patient_id} · `}
+          {date(facts.study_date)} · {facts.description || facts.modalities.join(", ")}
         </span>
         {prior.value && <span class="quiet"> · beside {date(prior.value.study.study_date)}</span>}
       </span>
@@ -108,9 +145,11 @@ function Panel() {
   );
   return (
     <aside class="panel" aria-label="Findings and similar cases">
-      <div class="tabs" role="tablist">
-        {tab("findings", "Findings")}
-        {tab("matches", "Similar cases")}
+      <div class="tabs">
+        <div class="tab-list" role="tablist" aria-label="What is said">
+          {tab("findings", "Findings")}
+          {tab("matches", "Similar cases")}
+        </div>
         <Exports />
       </div>
       <div id="panel" role="tabpanel" aria-labelledby={`tab-${panel.value}`} class="panel-body">

@@ -4,6 +4,7 @@ import { lettersOf, barLength } from "../geometry/letters";
 import { isEven } from "../geometry/slices";
 import { minus } from "../geometry/vectors";
 import { View, type Frame, type Plane } from "../imaging/view";
+import { PLACED } from "../reading/placing";
 import { prior } from "../reading/prior";
 import { activeView, enter, exit, series, underPointer } from "../reading/room";
 import { huWindow, pointer, study, tool } from "../reading/study";
@@ -13,7 +14,8 @@ import { Gestures, selectAt } from "./Gestures";
 import { Overlay } from "./Overlay";
 import { followFingers } from "./pinch";
 
-const OURS: readonly string[] = ["crosshairs", "box", "point", "add", "move"];
+/** Tools whose drags a click does not disturb: it selects. */
+const SELECTING: readonly string[] = ["window", "zoom", "pan"];
 
 export function ViewFrame({ id, plane }: { id: string; plane: Plane }) {
   const element = useRef<HTMLDivElement>(null);
@@ -37,7 +39,8 @@ export function ViewFrame({ id, plane }: { id: string; plane: Plane }) {
     const [x, y] = at(event);
     const still = down.current !== null && Math.hypot(x - down.current[0], y - down.current[1]) < 4;
     down.current = null;
-    if (still && event.button === 0 && view !== null && !OURS.includes(tool.value)) selectAt(view, x, y);
+    const isClick = still && event.isPrimary && event.button === 0;
+    if (isClick && view !== null && SELECTING.includes(tool.value)) selectAt(view, x, y);
   };
   const name = id === "prior" ? "Prior, axial" : plane[0]!.toUpperCase() + plane.slice(1);
   return (
@@ -69,7 +72,7 @@ export function ViewFrame({ id, plane }: { id: string; plane: Plane }) {
         <>
           <Overlay view={view} />
           <Around view={view} name={name} />
-          {OURS.includes(tool.value) && id !== "prior" && <Gestures view={view} />}
+          {PLACED.includes(tool.value) && id !== "prior" && <Gestures view={view} />}
           <Slider view={view} name={name} />
         </>
       )}

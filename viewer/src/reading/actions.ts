@@ -1,11 +1,13 @@
 /** What actions do, from keys and from buttons alike. */
 import { signal } from "@preact/signals";
+import { loginWanted } from "../api/client";
 import type { Point } from "../geometry/vectors";
 import { removeMeasurements, removeSelectedMeasurements } from "../imaging/engine";
 import { accept, reject, reopen, step } from "./changes";
 import { drawerShown } from "./jobs";
 import { type Action, isWriting, meaning } from "./keys";
 import { askOfFinding } from "./matches";
+import { placeByKey } from "./placing";
 import { closePrior, openPrior, prior, toggleLink } from "./prior";
 import { goTo, keyView, resetViews, takePreset, views } from "./room";
 import { open } from "./session";
@@ -55,7 +57,8 @@ function take(wanted: Tool): void {
   tool.value = back ? "window" : wanted;
   if (back && wanted === "crosshairs") crosshairs.value = null;
   if (tool.value === "crosshairs" && crosshairs.value === null) {
-    crosshairs.value = views.value.get("axial")?.frame()?.middle ?? null;
+    crosshairs.value = (selected.value?.center_xyz_mm as Point) ?? views.value.get("axial")?.frame()?.middle ?? null;
+    if (crosshairs.value !== null) goTo(crosshairs.value);
   }
 }
 
@@ -83,10 +86,15 @@ function inStudy(action: Action): void {
     prior: togglePrior,
     link: () => prior.value !== null && toggleLink(),
     reset: resetViews,
-    delete: () => removeSelectedMeasurements() || removeMeasurements(),
+    delete: () => removeSelectedMeasurements() || clear(),
     list: () => open(null),
   };
   void doing[action]?.();
+}
+
+function clear(): void {
+  const facts = study.value;
+  if (facts !== null) removeMeasurements(facts.study_uid, facts.geometry?.frame_of_reference_uid);
 }
 
 function toggleAttention(): void {
@@ -108,7 +116,7 @@ function cancel(): void {
   if (helpShown.value) helpShown.value = false;
   else if (drawerShown.value) drawerShown.value = false;
   else if (editing.value) editing.value = false;
-  else if (tool.value !== "window") {
+  else if (tool.value !== "window" || crosshairs.value !== null) {
     tool.value = "window";
     crosshairs.value = null;
   }
@@ -117,7 +125,13 @@ function cancel(): void {
 /** Listens to the keyboard, before the images' own tools do. */
 export function followKeys(): () => void {
   const pressed = (event: KeyboardEvent): void => {
-    if (isWriting(event.target) || document.querySelector("dialog[open]")) return;
+    if (loginWanted.value || isWriting(event.target) || document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape" && document.querySelector("[data-takes-escape]")) return;
+    if (isPlacing(event)) {
+      event.preventDefault();
+      event.stopPropagation();
+      return;
+    }
     const action = meaning(event);
     if (action === null) return;
     if (typeof action === "object") {
@@ -132,6 +146,14 @@ export function followKeys(): () => void {
   };
   addEventListener("keydown", pressed, true);
   return () => removeEventListener("keydown", pressed, true);
+}
+
+/** Uses a tool that needs a place, from the keyboard on a focused view; whether it did. */
+function isPlacing(event: KeyboardEvent): boolean {
+  if (event.ctrlKey || event.altKey || event.metaKey || study.value === null) return false;
+  if (!(event.target instanceof Element) || !event.target.matches(".pixels")) return false;
+  const view = [...views.value.values()].find((one) => one.element === event.target);
+  return view !== undefined && placeByKey(view, event.key, event.shiftKey);
 }
 
 /** Whether arrows are meant for the images: not for a slider, nor for the panel unless the pointer is on an image. */

@@ -12,13 +12,19 @@ export const changing = signal(false);
 
 type Change = Omit<FindingChange, "seen">;
 
-/** Changes the selected finding; where another came first, says so and shows what it is now. */
-export async function change(what: Change): Promise<boolean> {
+/** Whether nothing is on its way; else says that this must wait. */
+function isFree(): boolean {
+  if (changing.value) say("The change before is still on its way; this one was not made", "error");
+  return !changing.value;
+}
+
+/** Changes the selected finding as it was seen; where another came first, says so and shows what it is now. */
+export async function change(what: Change, seen = selected.value?.version ?? 0): Promise<boolean> {
   const finding = selected.value;
-  if (finding === null || changing.value) return false;
+  if (finding === null || !isFree()) return false;
   changing.value = true;
   try {
-    put(await client.changeFinding(finding.id, { seen: finding.version, ...what }));
+    put(await client.changeFinding(finding.id, { seen, ...what }));
     return true;
   } catch (error) {
     complain(error);
@@ -29,34 +35,38 @@ export async function change(what: Change): Promise<boolean> {
   }
 }
 
-/** Accepts the selected finding and goes on to the next that nobody has judged. */
+/** Accepts the selected finding. */
 export async function accept(): Promise<void> {
-  if (await change({ state: "accepted" })) say(`Finding ${selected.value?.number} is accepted`);
+  const number = selected.value?.number;
+  if (await change({ state: "accepted" })) say(`Finding ${number} is accepted`);
 }
 
 /** Rejects it. */
 export async function reject(): Promise<void> {
-  if (await change({ state: "rejected" })) say(`Finding ${selected.value?.number} is rejected`);
+  const number = selected.value?.number;
+  if (await change({ state: "rejected" })) say(`Finding ${number} is rejected`);
 }
 
 /** Takes back what was said of it. */
 export async function reopen(): Promise<void> {
   if (selected.value?.state === "proposed") return say("Nothing was said of this finding yet");
-  if (await change({ state: "proposed" })) say(`Finding ${selected.value?.number} is open again`);
+  const number = selected.value?.number;
+  if (await change({ state: "proposed" })) say(`Finding ${number} is open again`);
 }
 
 /** Moves its center; it is outlined, measured and rated anew. */
 export async function moveTo(center_xyz_mm: Point): Promise<void> {
+  const number = selected.value?.number;
   tool.value = "window";
-  say("Measuring at the new place …");
-  if (await change({ center_xyz_mm })) say(`Finding ${selected.value?.number} is moved`);
+  if (!changing.value) say("Measuring at the new place …");
+  if (await change({ center_xyz_mm })) say(`Finding ${number} is moved`);
 }
 
 /** Adds what lies at a place. */
 export async function addAt(center_xyz_mm: Point): Promise<void> {
   const facts = study.value;
   tool.value = "window";
-  if (!facts?.analyzed_series_uid || changing.value) return;
+  if (!facts?.analyzed_series_uid || !isFree()) return;
   changing.value = true;
   say("Outlining and measuring the new finding …");
   try {
@@ -66,7 +76,7 @@ export async function addAt(center_xyz_mm: Point): Promise<void> {
       note: "",
     });
     put(added);
-    selectedId.value = added.id;
+    if (study.value?.study_uid === facts.study_uid) selectedId.value = added.id;
     say(`Finding ${added.number} is added`);
   } catch (error) {
     complain(error);

@@ -29,12 +29,20 @@ export function follow(job: Job): void {
   note(job);
 }
 
+const hasEnded = (job: Job | undefined): boolean =>
+  job?.state === "done" || job?.state === "failed" || job?.state === "cancelled";
+
+/** Jobs that were told of while a list of all was on its way: what the list says of them may be older. */
+const heard = new Set<string>();
+
 function note(job: Job): void {
   const before = known.value.get(job.id);
   known.value = new Map(known.value).set(job.id, job);
-  const ended = (state: Job["state"] | undefined): boolean =>
-    state === "done" || state === "failed" || state === "cancelled";
-  if (!ended(job.state) || (before !== undefined && ended(before.state) && before.state === job.state)) return;
+  heard.add(job.id);
+  if (hasEnded(job) && !(hasEnded(before) && before?.state === job.state)) end(job);
+}
+
+function end(job: Job): void {
   if (mine.has(job.id)) told(job);
   for (const listener of listeners) listener(job);
 }
@@ -77,11 +85,24 @@ export function followJobs(): () => void {
   );
 }
 
+/** What is known after a list came: it is newer than all but what was heard meanwhile. Which jobs ended by it, too. */
+export function merged(
+  before: ReadonlyMap<string, Job>,
+  fetched: readonly Job[],
+  heardMeanwhile: ReadonlySet<string>,
+): { jobs: Map<string, Job>; ended: Job[] } {
+  const news = fetched.filter((job) => !heardMeanwhile.has(job.id));
+  const ended = news.filter((job) => hasEnded(job) && before.has(job.id) && !hasEnded(before.get(job.id)));
+  return { jobs: new Map([...before, ...news.map((job): [string, Job] => [job.id, job])]), ended };
+}
+
 async function loadJobs(): Promise<void> {
+  heard.clear();
   try {
-    const all = await client.jobs();
-    known.value = new Map([...all, ...known.value.values()].map((job) => [job.id, job]));
-    for (const job of all) if (mine.has(job.id)) note(job);
+    const { jobs: all, ended } = merged(known.value, await client.jobs(), heard);
+    const unseen = [...all.values()].filter((job) => mine.has(job.id) && hasEnded(job) && !ended.includes(job));
+    known.value = all;
+    for (const job of [...ended, ...unseen]) end(job);
   } catch (error) {
     complain(error);
   }

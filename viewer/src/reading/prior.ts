@@ -5,9 +5,9 @@ import type { Finding, Study } from "../api/types";
 import { gridOf } from "../geometry/grid";
 import { nearestSlice } from "../geometry/slices";
 import type { Point } from "../geometry/vectors";
-import { forget, loadSeries, type Series } from "../imaging/series";
-import { series, views } from "./room";
-import { growthIn, layout, selected } from "./study";
+import { loadSeries, type Series } from "../imaging/series";
+import { holdPrior, letGo, series, views } from "./room";
+import { growthIn, layout, selected, target } from "./study";
 import { complain, say } from "./toasts";
 
 /** What is known of the prior. */
@@ -24,22 +24,31 @@ export const priorLoading = signal(false);
 /** How far, in mm along the body, a place of the prior is beyond the same place now. */
 const offset = signal(0);
 
-/** Opens a prior beside. */
+let opening = 0;
+
+/** Opens a prior beside; the one that was asked for last wins. */
 export async function openPrior(uid: string): Promise<void> {
+  const mine = ++opening;
   priorLoading.value = true;
   layout.value = "compare";
   try {
     const [study, findings] = await Promise.all([client.study(uid), client.findings(uid)]);
+    if (mine !== opening) return;
     if (!study.analyzed_series_uid) throw new Error("The prior holds no series that could be shown");
+    holdPrior(study.analyzed_series_uid);
     const shown = await loadSeries(uid, study.analyzed_series_uid);
+    if (mine !== opening) return letGo(shown);
+    const before = prior.value;
     prior.value = { study, findings, series: shown };
     offset.value = startingOffset(prior.value);
     showMatched();
+    if (before !== null) setTimeout(() => letGo(before.series), 500);
   } catch (error) {
+    if (mine !== opening) return;
     complain(error);
     closePrior();
   } finally {
-    priorLoading.value = false;
+    if (mine === opening) priorLoading.value = false;
   }
 }
 
@@ -87,18 +96,33 @@ export function toggleLink(): void {
 
 /** Shows the prior in its view and ties both together, as long as it is open. */
 export function tiePrior(): () => void {
+  let turn = Promise.resolve();
   const ends = [
     effect(() => {
       const [view, beside] = [views.value.get("prior"), prior.value];
       if (!view || !beside || view.series === beside.series) return;
-      void untracked(() => view.show(beside.series, beside.series.slices.length >> 1).then(showMatched, complain));
+      const show = async (): Promise<void> => {
+        if (prior.value !== beside || views.value.get("prior") !== view) return;
+        await view.show(beside.series, beside.series.slices.length >> 1);
+        if (prior.value === beside) showMatched();
+      };
+      turn = turn.then(show).catch(complain);
     }),
     effect(() => {
       const at = views.value.get("axial")?.slice.value.at;
       if (at !== undefined && linked.value && prior.value !== null) untracked(scrollAlong);
     }),
     effect(() => {
-      if (selected.value !== null && prior.value !== null) untracked(showMatched);
+      if (target.value !== null && prior.value !== null) untracked(showMatched);
+    }),
+    effect(() => {
+      // the series of now may come after the prior
+      if (series.value === null) return;
+      untracked(() => {
+        if (prior.value === null) return;
+        offset.value = startingOffset(prior.value);
+        showMatched();
+      });
     }),
   ];
   return () => ends.forEach((end) => end());
@@ -107,10 +131,13 @@ export function tiePrior(): () => void {
 /** Closes it. */
 export function closePrior(): void {
   const before = prior.value;
+  opening++;
   prior.value = null;
+  priorLoading.value = false;
   linked.value = true;
+  holdPrior(null);
   if (layout.value === "compare") layout.value = "mpr";
-  if (before !== null) setTimeout(() => forget(before.series), 500);
+  if (before !== null) setTimeout(() => letGo(before.series), 500);
 }
 
 /** The prior's grid. */

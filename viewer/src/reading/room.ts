@@ -1,12 +1,13 @@
 /** The views on the screen and the series in them: opening, jumping, windows, a prior study beside. */
-import { effect, signal, untracked } from "@preact/signals";
+import { computed, effect, signal, untracked } from "@preact/signals";
 import { takeTool, type NativeTool } from "../imaging/engine";
+import { askAgain, failed } from "../imaging/failures";
 import { fetchFrom, forget, huAt, loadOneSlice, loadSeries, stopFetching, type Series } from "../imaging/series";
 import type { HuWindow, View } from "../imaging/view";
 import { isEven, nearestSlice } from "../geometry/slices";
 import type { Point } from "../geometry/vectors";
 import { about } from "./session";
-import { crosshairs, findings, huWindow, pointer, selected, study, tool } from "./study";
+import { crosshairs, findings, huWindow, pointer, selected, selectedId, study, target, tool } from "./study";
 import { complain } from "./toasts";
 
 export const views = signal<ReadonlyMap<string, View>>(new Map());
@@ -21,7 +22,8 @@ export const ready = signal<{ first: number | null; stack: number | null; volume
 export const loading = signal("");
 
 let opening = 0;
-let wanted = "";
+/** The series that somebody wants, shown or on its way: their images are kept. */
+const held = new Map<"now" | "prior", string>();
 const shows = new WeakMap<View, Promise<void>>();
 
 /** Takes a view in; it shows what is open. */
@@ -50,14 +52,18 @@ export async function exit(view: View): Promise<void> {
 async function showIn(view: View, shown: Series): Promise<void> {
   if (view.plane !== "axial" && !isEven(shown.slices)) return;
   if (view.series === shown) return;
-  const target = selected.value?.center_xyz_mm as Point | undefined;
-  const at = target ? nearestSlice(shown.slices, target) : shown.slices.length >> 1;
-  const before = shows.get(view) ?? Promise.resolve();
-  const now = before.then(async () => {
-    if (left.has(view)) return;
-    await view.show(shown, at);
-    if (target) view.goTo(target);
+  await inTurn(view, async () => {
+    if (series.value !== shown || view.series === shown) return;
+    const place = selected.value?.center_xyz_mm as Point | undefined;
+    await view.show(shown, place ? nearestSlice(shown.slices, place) : shown.slices.length >> 1);
+    if (place) view.goTo(place);
   });
+}
+
+/** Does something with a view after what is being done with it; nothing where it has left. */
+async function inTurn(view: View, work: () => Promise<void>): Promise<void> {
+  const before = shows.get(view) ?? Promise.resolve();
+  const now = before.then(() => (left.has(view) ? undefined : work()));
   shows.set(
     view,
     now.catch(() => undefined),
@@ -67,21 +73,35 @@ async function showIn(view: View, shown: Series): Promise<void> {
   });
 }
 
+/** Says which series a prior beside holds; null for none. */
+export function holdPrior(seriesUid: string | null): void {
+  if (seriesUid === null) held.delete("prior");
+  else held.set("prior", seriesUid);
+}
+
+/** Forgets the images of a series, unless somebody wants them. */
+export function letGo(before: Series): void {
+  if (![...held.values()].includes(before.seriesUid)) forget(before);
+}
+
 /** Shows a series: one slice at once, the stack when its headers are here, the volume as it comes. */
 export async function openSeries(studyUid: string, seriesUid: string, sopInstanceUid: string | null): Promise<void> {
-  const mine = ++opening;
   closeSeries();
-  wanted = seriesUid;
+  const mine = ++opening;
+  held.set("now", seriesUid);
   loading.value = "Loading images …";
   ready.value = { first: null, stack: null, volume: null };
   const whole = loadSeries(studyUid, seriesUid);
-  whole.catch(() => undefined);
+  whole.then(
+    (all) => (mine === opening ? undefined : letGo(all)),
+    () => undefined,
+  );
   try {
     const axial = await theAxialView();
     const one = await loadOneSlice(studyUid, seriesUid, sopInstanceUid).catch(() => null);
     if (mine !== opening) return;
     if (axial !== undefined && one !== null && one.slices.length > 0) {
-      await axial.show(one, 0);
+      await inTurn(axial, async () => (mine === opening ? axial.show(one, 0) : undefined));
       if (mine !== opening) return;
       ready.value = { ...ready.value, first: performance.now() };
     }
@@ -89,11 +109,13 @@ export async function openSeries(studyUid: string, seriesUid: string, sopInstanc
     if (mine !== opening) return;
     if (all.slices.length === 0) throw new Error("This series holds no slices that could be shown");
     series.value = all;
-    const target = selected.value?.center_xyz_mm as Point | undefined;
-    fetchFrom(all, target ? nearestSlice(all.slices, target) : all.slices.length >> 1);
+    const place = selected.value?.center_xyz_mm as Point | undefined;
+    fetchFrom(all, place ? nearestSlice(all.slices, place) : all.slices.length >> 1);
     if (axial !== undefined) await showIn(axial, all);
+    if (mine !== opening) return;
     ready.value = { ...ready.value, first: ready.value.first ?? performance.now(), stack: performance.now() };
     await Promise.all([...views.value.values()].filter((view) => view.id !== "prior").map((view) => showIn(view, all)));
+    if (mine !== opening) return;
     ready.value = { ...ready.value, volume: performance.now() };
   } catch (error) {
     if (mine === opening) complain(error);
@@ -121,11 +143,25 @@ function theAxialView(): Promise<View | undefined> {
 /** Forgets the series that is shown, a moment later: it may be opened again. */
 export function closeSeries(): void {
   const before = series.value;
+  opening++;
   series.value = null;
-  wanted = "";
+  loading.value = "";
+  held.delete("now");
   stopFetching();
   for (const view of views.value.values()) if (view.id !== "prior") view.series = null;
-  if (before !== null) setTimeout(() => wanted !== before.seriesUid && forget(before), 1000);
+  if (before !== null) setTimeout(() => letGo(before), 1000);
+}
+
+/** The slices of the open series that could not be loaded. */
+export const lacking = computed(() => series.value?.slices.filter((slice) => failed.value.has(slice.imageId)) ?? []);
+
+/** Asks again for the slices that could not be loaded. */
+export async function tryAgain(): Promise<void> {
+  const all = series.value;
+  if (all === null || lacking.value.length === 0) return;
+  await askAgain(lacking.value);
+  if (series.value !== all) return;
+  for (const view of views.value.values()) view.refresh();
 }
 
 /** Takes the window on HU to all views. */
@@ -181,8 +217,12 @@ export function tie(): () => void {
   const ends = [
     effect(() => takeTool(native.includes(tool.value) ? (tool.value as NativeTool) : null)),
     effect(() => {
-      const finding = selected.value;
-      if (finding !== null) untracked(() => goTo(finding.center_xyz_mm as Point));
+      if (target.value === null) return;
+      untracked(() => selected.value && goTo(selected.value.center_xyz_mm as Point));
+    }),
+    effect(() => {
+      void selectedId.value;
+      untracked(() => tool.value === "move" && (tool.value = "window"));
     }),
   ];
   return () => ends.forEach((end) => end());

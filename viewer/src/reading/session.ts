@@ -42,6 +42,8 @@ export async function begin(): Promise<void> {
 }
 
 function known(user: Me): void {
+  // nothing that one user read or typed is left for another
+  if (me.value !== null && me.value.name !== user.name) return location.reload();
   me.value = user;
   client.csrf.value = user.csrf;
   client.loginWanted.value = false;

@@ -11,6 +11,11 @@ export const study = signal<Study | null>(null);
 export const findings = signal<readonly Finding[]>([]);
 export const selectedId = signal<string | null>(null);
 export const selected = computed(() => findings.value.find((finding) => finding.id === selectedId.value) ?? null);
+/** Where views jump to; a new value only with another finding or another center, however often it is told anew. */
+export const target = computed(() => {
+  const finding = selected.value;
+  return finding && `${finding.id} ${finding.center_xyz_mm.join(" ")}`;
+});
 export const grid = computed(() => {
   const facts = study.value?.geometry;
   return facts ? gridOf(facts) : null;
@@ -66,8 +71,9 @@ export async function reload(): Promise<void> {
   if (uid !== undefined) await load(uid);
 }
 
-/** Puts what the server says of one finding in its place. */
+/** Puts what the server says of one finding in its place; one of another study has none. */
 export function put(finding: Finding): void {
+  if (finding.study_uid !== study.value?.study_uid) return;
   const others = findings.value.filter((one) => one.id !== finding.id);
   findings.value = [...others, finding].sort((a, b) => a.number - b.number);
 }
