@@ -41,7 +41,38 @@ def rows() -> list[tuple[str, str, str, str]]:
         *evaluation_rows(),
         *speed_rows(),
         *install_rows(),
+        *workstation_rows(),
     ]
+
+
+def workstation_rows() -> list[tuple[str, str, str, str]]:
+    table = []
+    if (RESULTS / "page.json").is_file():
+        page = read("page")
+        text = f"{page['first_ms']['median']} ms, longest {page['first_ms']['longest']} ms"
+        what = f"Reading room: a study of {page['slices']} slices opened, its first image in the browser"
+        table.append((what, text, "under 2 s", "page"))
+    if (RESULTS / "workstation.json").is_file():
+        found = read("workstation")
+        scroll, killed = found["scrolling"], found["killed"]
+        times, kills = found["start_to_ready_s"], sum(killed["kills"].values())
+        table += [
+            ("... start to ready, longest of five", f"{max(times):.1f} s", "under 3 s", "workstation"),
+            ("... idle memory, server and worker", f"{found['idle_megabytes']} MB", "under 400 MB", "workstation"),
+            (
+                f"... {scroll['readers']} readers scrolling at once: frames, errors, p95",
+                f"{scroll['frames']}, {sum(scroll['errors'].values())}, {scroll['milliseconds']['p95']:.0f} ms",
+                "0, under 300 ms",
+                "workstation",
+            ),
+            (
+                f"... {killed['studies']} studies, {kills} kills: analyzed once, twice, not",
+                f"{killed['analyzed_once']}, {killed['analyzed_twice']}, {killed['not_analyzed']}",
+                "all once",
+                "workstation",
+            ),
+        ]
+    return table
 
 
 def risk_rows() -> list[tuple[str, str, str, str]]:
