@@ -22,8 +22,7 @@ from spicula.pipelines.upload import UPLOADS_FOLDER
 from spicula.pipelines.worker import ANALYSES_FOLDER
 from spicula.pipelines.workplace import Workplace
 from spicula.store.jobs import OPEN
-from spicula.store.studies import INSTANCES_FOLDER
-from spicula.store.tables import ANALYSES, INSTANCES, JOBS, METADATA, STUDIES
+from spicula.store.tables import ANALYSES, JOBS, METADATA, STUDIES
 
 YOUNG_S = 3600.0
 """A file without a row that is younger may be on its way in."""
@@ -81,7 +80,7 @@ def check(place: Workplace) -> Iterator[str]:
     for analysis_id, folder in kept:
         if not (place.folder / folder).is_dir():
             yield f"analysis {analysis_id}: its files are missing"
-    files = sum(1 for _ in _unknown_files(place))
+    files = sum(1 for _ in place.studies.unknown_files(older_than_s=YOUNG_S))
     if files:
         yield f"{files} files of instances without a row; 'spicula store sweep' removes them"
     folders = sum(1 for _ in _unknown_folders(place))
@@ -139,14 +138,6 @@ def _old(path: Path, seconds: float) -> bool:
         return time.time() - path.stat().st_mtime > seconds
     except FileNotFoundError:
         return False
-
-
-def _unknown_files(place: Workplace) -> Iterator[Path]:
-    with place.engine.connect() as connection:
-        known = set(connection.execute(select(INSTANCES.c.file)).scalars())
-    for path in (place.folder / INSTANCES_FOLDER).glob("*/*"):
-        if path.relative_to(place.folder).as_posix() not in known and _old(path, YOUNG_S):
-            yield path
 
 
 def _unknown_folders(place: Workplace) -> Iterator[Path]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Engine, Select, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError
@@ -232,12 +233,6 @@ class Studies:
         """The file of an instance."""
         return self.folder / str(instance["file"])
 
-    def rename_patient(self, study_uid: str, *, patient_id: str, patient_name: str = "") -> None:
-        """Put another patient's id and name in the place of a study's."""
-        with self.engine.begin() as connection:
-            values = {"patient_id": patient_id, "patient_name": patient_name}
-            connection.execute(update(STUDIES).where(STUDIES.c.study_uid == study_uid).values(values))
-
     def remove(self, study_uid: str) -> int:
         """Take a study out with all that is said of it, and its files.
 
@@ -260,20 +255,27 @@ class Studies:
         with self.engine.connect() as connection:
             return int(connection.execute(select(func.coalesce(func.sum(INSTANCES.c.bytes), 0))).scalar_one())
 
+    def unknown_files(self, *, older_than_s: float = 3600.0) -> Iterator[Path]:
+        """Files that no row knows and that are older than a while: what a kill left."""
+        with self.engine.connect() as connection:
+            known = set(connection.execute(select(INSTANCES.c.file)).scalars())
+        for path in (self.folder / INSTANCES_FOLDER).glob("*/*"):
+            if path.relative_to(self.folder).as_posix() in known:
+                continue
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > older_than_s:
+                    yield path
+
     def sweep(self, *, older_than_s: float = 3600.0) -> int:
-        """Remove files that no row knows and that are older than a while: what a kill left.
+        """Remove what :meth:`unknown_files` finds.
 
         Returns:
             How many.
         """
         removed = 0
-        with self.engine.connect() as connection:
-            known = set(connection.execute(select(INSTANCES.c.file)).scalars())
-        for path in (self.folder / INSTANCES_FOLDER).glob("*/*"):
-            name = path.relative_to(self.folder).as_posix()
-            if name not in known and time.time() - path.stat().st_mtime > older_than_s:
-                path.unlink(missing_ok=True)
-                removed += 1
+        for path in self.unknown_files(older_than_s=older_than_s):
+            path.unlink(missing_ok=True)
+            removed += 1
         return removed
 
     def damaged(self) -> Iterable[str]:

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastapi import APIRouter
 
-from spicula.core.errors import InputError
-from spicula.pipelines.workplace import Workplace
 from spicula.store.matching import studies_matching
 from spicula.web.schemas import ArchiveQuery, Job, Pull, RemoteStudy, Send
 from spicula.web.services import Address, Asking, Place
 from spicula.web.shown_jobs import shown
 
-if TYPE_CHECKING:
-    from spicula.pipelines.archives import Archive
-
 router = APIRouter(prefix="/api", tags=["archives"])
-
-
-def _archive(place: Workplace, name: str) -> Archive:
-    from spicula.pipelines.archives import load_archives
-
-    archives = load_archives(place.folder)
-    if name not in archives:
-        known = f"one of {', '.join(sorted(archives))}" if archives else "one that archives.toml of the store names"
-        raise InputError(f"archive {name[:64]!r}", got="none of this name", expected=known)
-    return archives[name]
 
 
 @router.post("/archives/{name}/query")
 def find(name: str, given: ArchiveQuery, place: Place, user: Asking, address: Address) -> list[RemoteStudy]:
     """Studies of an archive; in a body, as names of patients have no place in addresses."""
+    from spicula.pipelines.archives import archive_named
     from spicula.pipelines.exchange import find_studies
 
     filters = {
         "PatientID": given.patient_id, "PatientName": given.patient_name, "StudyDate": given.study_date,
         "AccessionNumber": given.accession_number,
     }  # fmt: skip
-    found = find_studies(_archive(place, name), {key: value for key, value in filters.items() if value}, given.limit)
+    found = find_studies(
+        archive_named(place.folder, name), {key: value for key, value in filters.items() if value}, given.limit
+    )
     place.audit.note(user.name, "archive.query", object=name, address=address)
     uids = ",".join(one.study_uid for one in found)
     here = studies_matching(place.studies.engine, {"StudyInstanceUID": uids}, limit=len(found)) if found else ()
@@ -56,9 +42,10 @@ def find(name: str, given: ArchiveQuery, place: Place, user: Asking, address: Ad
 @router.post("/pull", status_code=202)
 def pull(given: Pull, place: Place, user: Asking, address: Address) -> Job:
     """Bring a study in from an archive; it is analyzed once it is here."""
+    from spicula.pipelines.archives import archive_named
     from spicula.pipelines.exchange import ask_pull
 
-    job = ask_pull(place, _archive(place, given.source).name, given.study_uid, by=user.name)
+    job = ask_pull(place, archive_named(place.folder, given.source).name, given.study_uid, by=user.name)
     place.audit.note(user.name, "study.pull", object=given.study_uid, detail={"from": given.source}, address=address)
     return shown(job)
 
@@ -66,9 +53,10 @@ def pull(given: Pull, place: Place, user: Asking, address: Address) -> Job:
 @router.post("/studies/{study_uid}/send", status_code=202)
 def send(study_uid: str, given: Send, place: Place, user: Asking, address: Address) -> Job:
     """Send a study's SR and SEG to an archive."""
+    from spicula.pipelines.archives import archive_named
     from spicula.pipelines.exchange import ask_send
 
-    archive = _archive(place, given.destination).name
+    archive = archive_named(place.folder, given.destination).name
     job = ask_send(place, study_uid, archive, given.what, by=user.name)
     place.audit.note(user.name, "study.send", object=study_uid, detail={"to": archive}, address=address)
     return shown(job)
