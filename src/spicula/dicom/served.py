@@ -9,10 +9,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
@@ -27,6 +29,10 @@ DEEPEST = 100
 """Levels of JSON within an element, three for a sequence; what lies deeper is no header but an attack."""
 
 OCTETS = "application/octet-stream"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+AS_STORED = ("1.2.840.10008.1.2", EXPLICIT_LITTLE)
+"""Transfer syntaxes whose frames lie in the file byte for byte as they are handed out."""
+
 MEDIA_TYPES = {
     "1.2.840.10008.1.2.4.50": "image/jpeg",
     "1.2.840.10008.1.2.4.57": "image/jpeg",
@@ -91,6 +97,74 @@ def _finite(value: Any, left: int = DEEPEST) -> Any:
     return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
 
 
+@dataclass(frozen=True, slots=True)
+class FramePlaces:
+    """Where the frames of a file lie, one after the other.
+
+    Args:
+        first_byte: Of the first.
+        frame_bytes: Of each.
+        count: How many.
+    """
+
+    first_byte: int
+    frame_bytes: int
+    count: int
+
+    def read(self, path: Path, numbers: Sequence[int]) -> list[bytes]:
+        """Frames by their numbers from 1.
+
+        Raises:
+            InputError: There is no such frame.
+            OSError: The file is not there any more.
+        """
+        _require_frames(numbers, self.count)
+        found = []
+        with path.open("rb", buffering=0) as file:
+            for number in numbers:
+                file.seek(self.first_byte + (number - 1) * self.frame_bytes)
+                found.append(file.read(self.frame_bytes))
+        return found
+
+
+def frame_places(path: Path) -> FramePlaces | None:
+    """Find where a file's frames lie; None where they are compressed, or must be turned before they are handed out.
+
+    Args:
+        path: A stored file that :func:`frames` can read.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = parse(str(path), pixels=True)
+            raw = dataset.get_item(PIXEL_DATA) if PIXEL_DATA in dataset else None
+            if str(dataset.file_meta.TransferSyntaxUID) not in AS_STORED or not isinstance(raw, RawDataElement):
+                return None
+            count = _count(dataset)
+            size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
+            size *= int(dataset.BitsAllocated)
+            if size % 8 or raw.value is None or size // 8 * count > len(raw.value):
+                return None
+            return FramePlaces(raw.value_tell, size // 8, count)
+    except InputError:
+        raise
+    except Exception as error:  # pydicom raises whatever a broken file makes it stumble over
+        raise unreadable(path.name, error) from error
+
+
+def _count(dataset: pydicom.Dataset) -> int:
+    return max(1, int(dataset.get("NumberOfFrames") or 1))
+
+
+def _require_frames(numbers: Sequence[int], count: int) -> None:
+    wrong = [number for number in numbers if not 1 <= number <= count]
+    if wrong or not numbers:
+        raise InputError("frame", got=wrong[0] if wrong else "none", expected=f"1 to {count}")
+
+
 def frames(path: Path, numbers: Sequence[int]) -> tuple[list[bytes], str, str]:
     """Frames as they are stored.
 
@@ -117,15 +191,13 @@ def frames(path: Path, numbers: Sequence[int]) -> tuple[list[bytes], str, str]:
 def _frames(dataset: pydicom.Dataset, path: Path, numbers: Sequence[int]) -> tuple[list[bytes], str, str]:
     if "PixelData" not in dataset:
         raise InputError(path.name, got="an instance without pixels", expected="an image")
-    count = max(1, int(dataset.get("NumberOfFrames") or 1))
-    wrong = [number for number in numbers if not 1 <= number <= count]
-    if wrong or not numbers:
-        raise InputError("frame", got=wrong[0] if wrong else "none", expected=f"1 to {count}")
+    count = _count(dataset)
+    _require_frames(numbers, count)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if syntax.is_compressed and not syntax.is_deflated:
         stored = list(generate_frames(dataset.PixelData, number_of_frames=count))
         return [stored[number - 1] for number in numbers], MEDIA_TYPES.get(str(syntax), OCTETS), str(syntax)
-    return _native(dataset, numbers, count, little=syntax.is_little_endian), OCTETS, "1.2.840.10008.1.2.1"
+    return _native(dataset, numbers, count, little=syntax.is_little_endian), OCTETS, EXPLICIT_LITTLE
 
 
 def _native(dataset: pydicom.Dataset, numbers: Sequence[int], count: int, *, little: bool) -> list[bytes]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
+from starlette.concurrency import run_in_threadpool
 
-from spicula.store.users import Session, User
-from spicula.web.limits import workplace_of
+from spicula.store.users import Session, User, Users
 
 COOKIE, CSRF_HEADER = "spicula_session", "x-csrf-token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -113,35 +113,39 @@ def session_of(request: Request) -> Session | None:
     access: Access = request.app.state.access
     if not access.users:
         return Session(DESK, "session", "")
+    users: Users = request.app.state.workplace.users
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
-        return workplace_of(request).users.session(token.strip())
-    session = workplace_of(request).users.session(request.cookies.get(COOKIE, ""))
+        return users.session(token.strip())
+    session = users.session(request.cookies.get(COOKIE, ""))
     if session is None or session.kind != "session":
         return None
     repeated = hmac.compare_digest(session.csrf.encode(), request.headers.get(CSRF_HEADER, "").encode())
     return session if repeated or request.method in SAFE else None
 
 
-def admin_of(request: Request) -> User:
+async def admin_of(request: Request) -> User:
     """The user of a request, who must be an admin.
 
     Raises:
         HTTPException: There is none (401), or it is a reader (403).
     """
-    user = user_of(request)
+    user = await user_of(request)
     if user.role != "admin":
         raise HTTPException(403, "an admin may do this")
     return user
 
 
-def user_of(request: Request) -> User:
-    """The user of a request; 401 for nobody.
+async def user_of(request: Request) -> User:
+    """The user of a request; 401 for nobody. A thread is taken only where there is something to look up.
 
     Raises:
         HTTPException: There is none.
     """
-    session = session_of(request)
+    access: Access = request.app.state.access
+    if not access.users:
+        return DESK
+    session = await run_in_threadpool(session_of, request)
     if session is None:
         raise HTTPException(401, "log in first")
     return session.user

@@ -30,13 +30,13 @@ class Limits:
     costly: int = 120
 
 
-def workplace_of(request: Request) -> Workplace:
+async def workplace_of(request: Request) -> Workplace:
     """The store that the application serves."""
     place: Workplace = request.app.state.workplace
     return place
 
 
-def limits_of(request: Request) -> Limits:
+async def limits_of(request: Request) -> Limits:
     """The bounds of the application."""
     bounds: Limits = request.app.state.limits
     return bounds

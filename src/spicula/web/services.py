@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
+from spicula.pipelines.served_frames import ServedFrames
 from spicula.pipelines.workplace import Workplace
 from spicula.store.users import User
 from spicula.web.access import user_of
@@ -37,8 +38,12 @@ class Services:
     index: str | None = None
     search_bundle: str | None = None
     images: Path | None = None
+    frames: ServedFrames = field(init=False)
     _opened: tuple[ReadingRoom, CaseSearch] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.frames = ServedFrames(self.place.studies)
 
     @property
     def reading(self) -> ReadingRoom:
@@ -65,17 +70,18 @@ class Services:
             return self._opened
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """Those of the application."""
     services: Services = request.app.state.services
     return services
 
 
-def address_of(request: Request) -> str:
+async def address_of(request: Request) -> str:
     """Where a request comes from, for the audit log."""
     return request.client.host if request.client else ""
 
 
+# All of them coroutines: FastAPI would give each plain function a thread of its own, for nothing.
 Place = Annotated[Workplace, Depends(workplace_of)]
 Bounds = Annotated[Limits, Depends(limits_of)]
 Asking = Annotated[User, Depends(user_of)]

@@ -14,12 +14,11 @@ from starlette.concurrency import run_in_threadpool
 
 from spicula.core.errors import InputError
 from spicula.core.files import ASIDE
-from spicula.dicom.served import frames
 from spicula.pipelines import dicomweb
 from spicula.pipelines.workplace import Workplace
 from spicula.store.users import User
 from spicula.web.limits import Limits
-from spicula.web.services import Address, Asking, Bounds, Place, address_of
+from spicula.web.services import Address, Asking, Bounds, Place, Served, address_of
 
 router = APIRouter(prefix="/dicom-web", tags=["DICOMweb"])
 
@@ -147,15 +146,14 @@ def _files(place: Workplace, *uids: str) -> Response:
 @router.get(
     "/studies/{study}/series/{series}/instances/{instance}/frames/{numbers}", response_class=Response, responses=PARTS
 )
-def fetch_frames(study: str, series: str, instance: str, numbers: str, place: Place) -> Response:
+def fetch_frames(study: str, series: str, instance: str, numbers: str, services: Served) -> Response:
     """WADO-RS: frames as they are stored, numbered from 1."""
-    (row,) = dicomweb.instances_of(place.studies, study, series, instance)
     wanted = numbers.split(",")
     if len(wanted) > 1000 or not all(one.isdigit() and len(one) < 7 for one in wanted):
         raise InputError("frames", got=repr(numbers[:40]), expected="numbers from 1, with commas between")
     if len({int(one) for one in wanted}) < len(wanted):
         raise InputError("frames", got="one twice", expected="each once")
-    parts, media, syntax = frames(place.studies.path(row), [int(one) for one in wanted])
+    parts, media, syntax = services.frames.read(study, series, instance, [int(one) for one in wanted])
     boundary = secrets.token_hex(16)
     head = f"--{boundary}\r\nContent-Type: {media}; transfer-syntax={syntax}\r\n\r\n".encode()
     body = b"".join(head + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
@@ -190,7 +188,7 @@ async def _store(request: Request, place: Workplace, bounds: Limits, user: User,
             deidentify=place.secret,
         )  # fmt: skip
     kept = len(response.get("00081199", {}).get("Value", ()))
-    detail, address = {"kept": kept, "failed": failed}, address_of(request)
+    detail, address = {"kept": kept, "failed": failed}, await address_of(request)
     await run_in_threadpool(
         lambda: place.audit.note(user.name, "study.store", object=study or "", detail=detail, address=address)
     )
