@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from spicula.cli.training import Arch, OutlinesOption, ScansOption, ThreadsOption
+from spicula.cli.training import (
+    Arch,
+    EpochsOption,
+    LatentOption,
+    OutlinesOption,
+    PublishedOption,
+    ScansOption,
+    ThreadsOption,
+    WidthOption,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Learn features without labels (needs the extra 'train').")
 
@@ -70,9 +79,6 @@ def pretrain_dinov2_command(
     typer.echo(f"Run: {out}")
 
 
-Width = Annotated[int, typer.Option(min=4, help="Of the ResNet-18: 64 as published.")]
-Epochs = Annotated[int, typer.Option(min=1, help="1000 as published.")]
-Published = Annotated[bool, typer.Option("--published", help="The paper's views, optimizer and sizes.")]
 LeaveOut = Annotated[Path | None, typer.Option(help="File with patients to leave out, one a line.")]
 
 
@@ -80,11 +86,11 @@ LeaveOut = Annotated[Path | None, typer.Option(help="File with patients to leave
 def pretrain_simclr_command(
     data: DataOption,
     out: OutOption,
-    width: Width = 32,
-    epochs: Epochs = 30,
+    width: WidthOption = None,
+    epochs: EpochsOption = None,
     frangi: Annotated[bool, typer.Option("--frangi/--no-frangi", help="Frangi's response as a second channel.")] = True,
     pool: Annotated[Pool, typer.Option(help="How a feature map becomes a vector.")] = "gem",
-    published: Published = False,
+    published: PublishedOption = False,
     scan: ScansOption = None,
     outline_run: OutlinesOption = None,
     leave_out: LeaveOut = None,
@@ -92,10 +98,10 @@ def pretrain_simclr_command(
     threads: ThreadsOption = 1,
 ) -> None:
     """SimCLR on regions of slices, a ResNet-18 with GeM pooling."""
-    from spicula.pipelines.search_arms import Arm, SearchRecipe
+    from spicula.pipelines.search_arms import Arm, recipe_of
 
     _pretrain_regions(
-        Arm(frangi=frangi, pool=pool), SearchRecipe(width=width, epochs=epochs, published=published, seed=seed), data,
+        Arm(frangi=frangi, pool=pool), recipe_of(width=width, epochs=epochs, published=published, seed=seed), data,
         out, scan=scan, outline_run=outline_run, leave_out=leave_out, threads=threads,
     )  # fmt: skip
 
@@ -104,10 +110,10 @@ def pretrain_simclr_command(
 def pretrain_vae_command(
     data: DataOption,
     out: OutOption,
-    width: Width = 32,
-    epochs: Epochs = 30,
-    latent: Annotated[int, typer.Option(min=2, help="Numbers of the code: 256 as published.")] = 64,
-    published: Published = False,
+    width: WidthOption = None,
+    epochs: EpochsOption = None,
+    latent: LatentOption = None,
+    published: PublishedOption = False,
     scan: ScansOption = None,
     outline_run: OutlinesOption = None,
     leave_out: LeaveOut = None,
@@ -115,9 +121,9 @@ def pretrain_vae_command(
     threads: ThreadsOption = 1,
 ) -> None:
     """A variational autoencoder of regions of slices: what SimCLR is compared with."""
-    from spicula.pipelines.search_arms import Arm, SearchRecipe
+    from spicula.pipelines.search_arms import Arm, recipe_of
 
-    recipe = SearchRecipe(width=width, epochs=epochs, published=published, latent=latent, seed=seed)
+    recipe = recipe_of(width=width, epochs=epochs, published=published, latent=latent, seed=seed)
     _pretrain_regions(
         Arm("vae", frangi=False, pool="average"), recipe, data, out, scan=scan, outline_run=outline_run,
         leave_out=leave_out, threads=threads,
@@ -131,13 +137,19 @@ def _pretrain_regions(
     from spicula.core.extras import require
 
     require("torch", extra="train")
+    from dataclasses import asdict
+
     from spicula.pipelines.pretrain_regions import pretrain_regions
     from spicula.pipelines.pretraining_data import read_slices, rows_without
+    from spicula.pipelines.run_folder import as_json, open_run
     from spicula.pipelines.search_arms import pretraining_of, shape_of
     from spicula.pipelines.search_nodules import as_in_use
 
+    left_out = sorted(leave_out.read_text(encoding="utf-8").split()) if leave_out else []
+    arguments = {"arm": asdict(arm), "recipe": asdict(recipe), "left_out": left_out}
+    open_run(out, f"pretrain {arm.method}", as_json(arguments))
     table = read_slices(data, out / "slices", scans=scan or (), outline_run=outline_run, report=typer.echo)
-    rows = rows_without(table, leave_out.read_text(encoding="utf-8").split() if leave_out else [])
+    rows = rows_without(table, left_out)
     typer.echo(f"{len(rows)} slices of {len(set(table.patients[rows].tolist()))} patients")
     pretrain_regions(
         as_in_use(table), rows, out, method=arm.method, shape=shape_of(arm, recipe), recipe=pretraining_of(arm, recipe),

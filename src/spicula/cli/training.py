@@ -24,6 +24,11 @@ Arch: TypeAlias = Literal["vit-mini", "vit-tiny", "vit-small", "vit-base", "vit-
 Config: TypeAlias = Literal["compact", "paper"]
 Tuning: TypeAlias = Literal["lora", "ft", "probe"]
 Modality: TypeAlias = Literal["clip", "vision"]
+Loss: TypeAlias = Literal["contrastive", "triplet", "supervised"]
+WidthOption = Annotated[int | None, typer.Option("--width", min=4, help="Of the ResNet-18: 32, 64 as published.")]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Of a pretraining: 30, 1000 as published.")]
+LatentOption = Annotated[int | None, typer.Option("--latent", min=2, help="Of a VAE's code: 64, 256 as published.")]
+PublishedOption = Annotated[bool, typer.Option("--published", help="The paper's views, optimizer and sizes.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads.")]
 
 
@@ -111,11 +116,16 @@ def train_ssm_command(
 def train_retrieval_command(
     data: DataOption,
     out: RunOption,
-    width: Annotated[int, typer.Option(min=4, help="Of the ResNet-18: 64 as published.")] = 32,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each pretraining.")] = 30,
-    published: Annotated[
-        bool, typer.Option("--published", help="The paper's views, optimizer and sizes; --width 64 --epochs 1000.")
-    ] = False,
+    width: WidthOption = None,
+    epochs: EpochsOption = None,
+    latent: LatentOption = None,
+    published: PublishedOption = False,
+    loss: Annotated[
+        Loss, typer.Option(help="Of the tuning on pairs: as published, as in its code, or of all pairs.")
+    ] = ("contrastive"),
+    margin: Annotated[
+        float | None, typer.Option(min=0.0, max=2.0, help="Of that loss: 0.8, for triplets 1, if omitted.")
+    ] = None,
     outline_run: OutlinesOption = None,
     arm: Annotated[
         list[str] | None, typer.Option(help="An encoder to compare with, such as 'vae'; may be repeated. Else all.")
@@ -127,18 +137,19 @@ def train_retrieval_command(
     threads: ThreadsOption = 1,
 ) -> None:
     """Lesion search: encoders without labels, tuning on pairs, a head that ships, the bundle and LIDC's index."""
-    from spicula.pipelines.search_arms import SearchRecipe
-    from spicula.pipelines.train_retrieval import EVALUATION, summary, train_retrieval
+    from spicula.pipelines.retrieval_table import TABLE, lines
+    from spicula.pipelines.retrieval_tuning import tuning_of
+    from spicula.pipelines.search_arms import recipe_of
+    from spicula.pipelines.train_retrieval import train_retrieval
 
-    recipe = SearchRecipe(width=width, epochs=epochs, published=published)
+    recipe = recipe_of(width=width, epochs=epochs, latent=latent, published=published)
     found = train_retrieval(
-        data, out, recipe=recipe, outline_run=outline_run, arms=arm or (), only=only or (), compare=compare or (),
-        threads=threads, report=typer.echo,
+        data, out, recipe=recipe, tuning=tuning_of(loss, margin), outline_run=outline_run, arms=arm or (),
+        only=only or (), compare=compare or (), threads=threads, report=typer.echo,
     )  # fmt: skip
     if found is not None:
-        typer.echo("precision and mean average precision at 10, other patients, malignancy")
-        typer.echo("\n".join(summary(found)))
-        typer.echo(f"Result: {out / EVALUATION}")
+        typer.echo("\n".join(lines(found["embeddings"])))
+        typer.echo(f"Result: {out / TABLE}")
 
 
 @app.command("risk")

@@ -21,6 +21,7 @@ from spicula.core.extras import require
 from spicula.networks.checkpoint import cosine_rate, decay_groups, descend
 from spicula.pipelines.lesion_regions import Lesions, Rows, pieces_of
 from spicula.pipelines.pretrain_regions import filter_of
+from spicula.pipelines.pretraining_loop import device_of_training
 from spicula.pipelines.search_arms import MAIN
 from spicula.pipelines.search_nodules import Features, features_of_pieces, slices_of, unit
 from spicula.pipelines.ssm_heads import HEADS
@@ -153,7 +154,8 @@ def taught_calls(
     torch.nn.init.zeros_(head.weight)
     share = (np.bincount(label[learn], minlength=classes) + 1.0) / (len(learn) + classes)
     head.bias.data = torch.from_numpy(np.log(share)).float()
-    network = torch.nn.ModuleList([copy.deepcopy(start), head]).train()
+    device = device_of_training()
+    network = torch.nn.ModuleList([copy.deepcopy(start), head]).train().to(device)
     optimizer = torch.optim.AdamW(decay_groups(network, recipe.decay), lr=0.0)
     rng, slices = np.random.default_rng(recipe.seed), slices_of(lesions.pieces)
     order = np.concatenate([rng.permutation(learn) for _ in range(-(-recipe.steps * recipe.batch // len(learn)))])
@@ -161,16 +163,18 @@ def taught_calls(
         some = order[step * recipe.batch : (step + 1) * recipe.batch]
         hu = np.stack([lesions.pieces.hu[rng.choice(slices[row])] for row in some]).astype(np.float32)
         views = region_views(
-            torch.from_numpy(hu), compact_views(middle=lesions.middle), rng, filter_of=filter_of(start.shape)
+            torch.from_numpy(hu).to(device), compact_views(middle=lesions.middle), rng, filter_of=filter_of(start.shape)
         )
         said = head(network[0].features(views[0]))
-        loss = torch.nn.functional.cross_entropy(said, torch.from_numpy(label[some].astype(np.int64)))
+        loss = torch.nn.functional.cross_entropy(said, torch.from_numpy(label[some].astype(np.int64)).to(device))
         require_finite(loss, [f"step {step}"])
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(step, recipe.steps, rate=recipe.rate)
         descend(loss, network, optimizer)
     network.eval()
-    whole = SimpleNamespace(shape=start.shape, features=lambda x: head(network[0].features(x)))
+    whole = SimpleNamespace(
+        shape=start.shape, features=lambda x: head(network[0].features(x)), parameters=network.parameters
+    )  # fmt: skip
     logits = features_of_pieces(whole, pieces_of(lesions.pieces, test), middle=lesions.middle)
     return np.asarray(np.argmax(logits, axis=1))
 

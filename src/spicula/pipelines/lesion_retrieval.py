@@ -58,4 +58,4 @@ def evaluate_lesion_retrieval(
     queries = Queries(
         lesions.patients[rows], np.zeros(len(rows), dtype=np.intp), {question: lesions.labels[question][rows]}
     )
-    return judge_retrieval(vectors, queries, against="vae" if "vae" in vectors else None)
+    return judge_retrieval(vectors, queries, against=["vae"] if "vae" in vectors else ())

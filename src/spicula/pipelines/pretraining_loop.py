@@ -99,6 +99,12 @@ def accelerator_of(*, seed: int, threads: int) -> Any:
     return accelerate.Accelerator(cpu=not cuda, mixed_precision="bf16" if half else "no")
 
 
+def device_of_training() -> Any:
+    """Where small trainings run whose numbers stay float32: the GPU where there is one."""
+    torch = require("torch", extra="train")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def shuffled(rows: NDArray[np.intp], count: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """So many rows: each as often as any other, give or take one, in an order by chance."""
     return np.concatenate([rng.permutation(rows) for _ in range(-(-count // len(rows)))])[:count]

@@ -7,7 +7,7 @@ of them is known. ``unseen`` narrows the search to the fold itself, where the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,19 +57,19 @@ class Queries:
 
 
 def judge_retrieval(
-    vectors: Mapping[str, NDArray[np.floating]], queries: Queries, *, against: str | None = None, k: int = PLACES
+    vectors: Mapping[str, NDArray[np.floating]], queries: Queries, *, against: Sequence[str] = (), k: int = PLACES
 ) -> dict[str, Any]:
     """Every measure in every scope for every embedding.
 
     Args:
         vectors: By name, ``[n, d]``, or ``[folds, n, d]`` where each fold has a network of its own.
         queries: The nodules.
-        against: Name of the embedding that the others are compared with, pair by pair; None for none.
+        against: Names of the embeddings that the others are compared with, query by query.
         k: Places looked at.
 
     Returns:
         By name, by what is to agree, by scope (and ``unseen``), by measure: mean, 95 % interval over patients, queries
-        skipped; with ``over`` the paired difference to ``against``.
+        skipped; with ``over`` the paired differences, by the name of the one compared with.
     """
     scores = {name: _scores(one, queries, k) for name, one in vectors.items()}
     result: dict[str, Any] = {}
@@ -77,8 +77,10 @@ def judge_retrieval(
         result[name] = {}
         for (agree, scope, measure), value in of_name.items():
             told = _told(value, queries.patients)
-            if against is not None and name != against:
-                told["over"] = difference_of(value, scores[against][agree, scope, measure], queries.patients)
+            told["over"] = {
+                other: difference_of(value, scores[other][agree, scope, measure], queries.patients)
+                for other in against if other != name
+            }  # fmt: skip
             result[name].setdefault(agree, {}).setdefault(scope, {})[measure] = told
     return result
 

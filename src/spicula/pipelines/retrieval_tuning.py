@@ -19,7 +19,7 @@ from spicula.core.errors import InputError
 from spicula.core.extras import require
 from spicula.networks.checkpoint import append_log, finished_weights, resume_checkpoint, save_checkpoint, save_weights
 from spicula.pipelines.pretrain_regions import filter_of, load_encoder
-from spicula.pipelines.pretraining_loop import SHAPE
+from spicula.pipelines.pretraining_loop import SHAPE, device_of_training
 from spicula.pipelines.search_nodules import Pieces, slices_of
 
 Loss: TypeAlias = Literal["contrastive", "triplet", "supervised"]
@@ -55,6 +55,12 @@ class TuningRecipe:
     seed: int = 0
 
 
+def tuning_of(loss: Loss, margin: float | None = None) -> TuningRecipe:
+    """The tuning by a loss, with the margin that goes with it if none is named: 0.8 as published, 1 of triplets."""
+    usual = 1.0 if loss == "triplet" else 0.8
+    return TuningRecipe(loss=loss, margin=usual if margin is None else margin)
+
+
 def tune(
     pretrained: Path, out: Path, pieces: Pieces, label: Rows, patients: NDArray[np.str_], rows: Rows,
     recipe: TuningRecipe, *, middle: float,
@@ -81,7 +87,7 @@ def tune(
         if len(np.unique(label[rows])) < 2:
             raise InputError("classes of the nodules", got="one", expected="two or more")
         torch = require("torch", extra="train")
-        encoder = load_encoder(pretrained)
+        encoder = load_encoder(pretrained).to(device_of_training())
         out.mkdir(parents=True, exist_ok=True)
         (out / SHAPE).write_text(json.dumps(asdict(encoder.shape), indent=1), encoding="utf-8")
         optimizer = torch.optim.SGD(encoder.parameters(), lr=recipe.rate, momentum=0.9, weight_decay=recipe.decay)
@@ -90,7 +96,7 @@ def tune(
             facts = _epoch(encoder, optimizer, pieces, label, patients, rows, recipe, middle=middle, epoch=epoch)
             append_log(out, {"epoch": epoch, **facts})
             save_checkpoint(out, epoch + 1, encoder, optimizer, {})
-        save_weights(out, encoder.state_dict())
+        save_weights(out, {name: value.cpu() for name, value in encoder.state_dict().items()})
     return load_encoder(out)
 
 
@@ -108,7 +114,7 @@ def _epoch(
     steps = max(1, len(order) // recipe.batch)
     for group in optimizer.param_groups:
         group["lr"] = 0.5 * recipe.rate * (1 + np.cos(np.pi * epoch / recipe.epochs))
-    of_nodule = slices_of(pieces)
+    of_nodule, device = slices_of(pieces), next(encoder.parameters()).device
     encoder.train()
     total = 0.0
     for step in range(steps):
@@ -117,7 +123,7 @@ def _epoch(
         nodules = np.concatenate([nodules, rows[drawn.negatives[some]]], axis=1)
         shown = np.array([rng.choice(of_nodule[row]) for row in nodules.ravel()])
         vectors = _seen(encoder, pieces.hu[shown], rng, middle=middle)
-        loss = _loss(vectors.reshape(*nodules.shape, -1), torch.from_numpy(label[nodules]), recipe)
+        loss = _loss(vectors.reshape(*nodules.shape, -1), torch.from_numpy(label[nodules]).to(device), recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -131,10 +137,8 @@ def _seen(encoder: Any, hu: NDArray[np.int16], rng: np.random.Generator, *, midd
     from spicula.pretraining.region_views import compact_views, region_views
 
     torch = require("torch", extra="train")
-    views = region_views(
-        torch.from_numpy(np.asarray(hu, dtype=np.float32)), compact_views(middle=middle), rng,
-        filter_of=filter_of(encoder.shape),
-    )  # fmt: skip
+    regions = torch.from_numpy(np.asarray(hu, dtype=np.float32)).to(next(encoder.parameters()).device)
+    views = region_views(regions, compact_views(middle=middle), rng, filter_of=filter_of(encoder.shape))
     return encoder(views[0])
 
 
@@ -151,7 +155,7 @@ def _loss(vectors: Any, label: Any, recipe: TuningRecipe) -> Any:
         positive = vectors[:, 1:2].expand(-1, others - 1, -1)
         parts = (query[:, 1:], positive, vectors[:, 2:])
         return pair_losses.triplet_loss(*(part.flatten(0, 1) for part in parts), margin=recipe.margin)
-    same = torch.zeros(vectors.shape[0], others, dtype=torch.bool)
+    same = torch.zeros(vectors.shape[0], others, dtype=torch.bool, device=vectors.device)
     same[:, 0] = True
     return pair_losses.contrastive_loss(
         query.flatten(0, 1), vectors[:, 1:].flatten(0, 1), same.flatten(), margin=recipe.margin

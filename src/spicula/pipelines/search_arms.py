@@ -59,6 +59,23 @@ class SearchRecipe:
     seed: int = 0
 
 
+def recipe_of(
+    *, published: bool, width: int | None = None, epochs: int | None = None, latent: int | None = None, seed: int = 0
+) -> SearchRecipe:  # fmt: skip
+    """A recipe whose sizes, where none is named, are the paper's or those for a CPU.
+
+    Args:
+        published: Which.
+        width: Of the ResNet.
+        epochs: Of each pretraining.
+        latent: Numbers of the VAE's code.
+        seed: Of all chance.
+    """
+    sizes = (64, 1000, 256) if published else (32, 30, 64)
+    given = [usual if one is None else one for one, usual in zip((width, epochs, latent), sizes, strict=True)]
+    return SearchRecipe(width=given[0], epochs=given[1], published=published, latent=given[2], seed=seed)
+
+
 def shape_of(arm: Arm, recipe: SearchRecipe) -> Any:
     """Shape of an arm's encoder."""
     from spicula.networks.resnet import compact_shape, published_shape

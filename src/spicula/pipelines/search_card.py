@@ -59,7 +59,8 @@ def card(evaluation: Mapping[str, Any], recipe: SearchRecipe) -> dict[str, Any]:
         "metrics": {
             "what": "five patient-grouped folds; queries of patients that no part has learned from, among all nodules "
             "of other patients (cross-patient) or of unseen patients alone (unseen); low and high: 95 % bootstrap "
-            "interval over patients; over: paired difference to the nearest by diameter alone",
+            "interval over patients; over: paired differences, query by query, to the nearest by diameter alone, to "
+            "the VAE and to the encoder as it was pretrained",
             **evaluation,
         },
         "intended_use": "Research: to find past nodules that look like one and turned out alike.",

@@ -115,13 +115,14 @@ def unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
 def features_of_regions(
     encoder: Any, hu: NDArray[np.int16], *, middle: float, batch: int = 128
 ) -> Features:  # fmt: skip
-    """Features ``[m, f]`` of regions ``[m, side, side]`` in HU."""
+    """Features ``[m, f]`` of regions ``[m, side, side]`` in HU, computed where the encoder lies."""
     torch = require("torch", extra="train")
+    device = next(encoder.parameters()).device
     with_frangi, pixels = filter_of(encoder.shape) is not None, encoder.shape.pixels
     found = []
     with torch.inference_mode():
         for at in range(0, len(hu), batch):
             some = np.asarray(hu[at : at + batch], dtype=np.float32)
             seen = region_input(some, middle=middle, pixels=pixels, with_frangi=with_frangi)
-            found.append(encoder.features(torch.from_numpy(seen)).float().numpy())
+            found.append(encoder.features(torch.from_numpy(seen).to(device)).float().cpu().numpy())
     return np.concatenate(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from spicula.core.finding import Case
 from spicula.pipelines.models import SEMANTIC, SSM
 from spicula.pipelines.risk_fit import KernelRecipe, fit_kernel
 from spicula.pipelines.risk_table import Outlines, Table
+from spicula.pipelines.run_folder import RUN
 from spicula.pipelines.search_nodules import Pieces, mean_of_slices, unit
 from spicula.transforms.nodule_slices import PATCHES, PIXELS
 
@@ -67,6 +69,7 @@ def run_vectors(
     """
     found: Vectors = {}
     for run in runs:
+        _require_same_folds(run, folds)
         if (run / SEMANTIC).is_dir():
             found[SEMANTIC] = _of_semantic(run / SEMANTIC, cases, outlines, folds=folds)
         elif (run / "backbones").is_dir():
@@ -75,6 +78,14 @@ def run_vectors(
             expected = "a run of 'train ssm' or 'train semantic'"
             raise InputError(f"{run}: run to compare with", got="no finished one", expected=expected)
     return found
+
+
+def _require_same_folds(run: Path, folds: int) -> None:
+    """A run dealt otherwise would have learned from the patients that it is judged on."""
+    told = json.loads((run / RUN).read_text(encoding="utf-8"))["arguments"] if (run / RUN).is_file() else {}
+    if told.get("folds") != folds or told.get("limit") is not None:
+        got = f"{told.get('folds')} folds" + (", a trial" if told.get("limit") else "")
+        raise InputError(f"{run}: run to compare with", got=got, expected=f"all patients in {folds} folds")
 
 
 def _of_semantic(

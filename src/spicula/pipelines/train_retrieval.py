@@ -21,6 +21,7 @@ from spicula.pipelines.pretrain_dinov2 import nearest_neighbors_probe
 from spicula.pipelines.pretrain_regions import load_encoder, pretrain_regions
 from spicula.pipelines.pretraining_data import read_slices
 from spicula.pipelines.retrieval_protocol import Queries, judge_retrieval
+from spicula.pipelines.retrieval_table import TABLE, write_table
 from spicula.pipelines.retrieval_tuning import TuningRecipe, tune
 from spicula.pipelines.risk_table import Outlines, Table, make_table
 from spicula.pipelines.run_folder import as_json, open_run, write_json
@@ -45,6 +46,9 @@ ALL = "all"
 
 VARIANTS = 4
 """Of each nodule's measured numbers, as for ``train risk``."""
+
+AGAINST = ("diameter", "vae", MAIN)
+"""What every embedding is compared with, query by query."""
 
 Report = Callable[[str], None]
 Vectors = dict[str, NDArray[np.floating]]
@@ -72,7 +76,7 @@ def train_retrieval(
     Args:
         data: Development data with ``lidc_crops``, ``lidc_nodules`` and ``lidc_xml``.
         out: The run folder: ``slices/``, ``pieces/``, ``table/``, ``encoders/<arm>/<fold or all>/``, ``tuned/<fold>/``,
-            ``evaluation.json``, the bundle ``nodule-search/``, ``lidc-index/``.
+            ``evaluation.json`` and ``retrieval.csv``, the bundle ``nodule-search/``, ``lidc-index/``.
         recipe: Of the pretrainings.
         head: Of the head that ships.
         tuning: Of the published tuning on pairs.
@@ -132,9 +136,10 @@ def train_retrieval(
     )
     vectors = _vectors(out, chosen, known, pieces, fold_of, recipe, head, tuning, report=report)
     vectors |= measured_vectors(known, fold_of) | run_vectors(compare, cases, pieces, outlines=outlines, folds=folds)
-    result = judge_retrieval(vectors, queries_of(known, fold_of), against="diameter")
+    result = judge_retrieval(vectors, queries_of(known, fold_of), against=[one for one in AGAINST if one in vectors])
     told = {"nodules": len(cases), "patients": len(set(known.patients.tolist())), "embeddings": result}
     write_json(out / EVALUATION, told, finite=True)
+    write_table(out / TABLE, result)
     bundle = ship(out, encoder_folder(out, MAIN, ALL), known, pieces, told, recipe=recipe, head=head)
     index_lidc(data, out / INDEX, tuple(cases), bundle=bundle, outlines=outlines, report=report)
     return told
@@ -219,15 +224,3 @@ def texture_of(truth: Mapping[str, float]) -> int:
 
 RATED = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
 """Ratings from 1 to 5 by which nodules are near to each other."""
-
-
-def summary(told: Mapping[str, Any]) -> list[str]:
-    """A line for each embedding: precision and both forms of the mean average precision, other patients, malignancy."""
-    lines = []
-    for name, found in told["embeddings"].items():
-        across = found["malignancy"]["cross-patient"]
-        numbers = "  ".join(
-            f"{across[one].get('value', float('nan')):.3f}" for one in ("precision", "average_precision")
-        )
-        lines.append(f"{name:32} {numbers}")
-    return lines

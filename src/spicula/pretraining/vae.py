@@ -42,7 +42,6 @@ class VaeRecipe:
         reconstruction: ``"bce"``, cross-entropy of gray values, or ``"mse"``, squared differences.
         rate: Highest learning rate of Adam.
         warm: Epochs of its warm-up.
-        clip: Longest gradient.
         seed: Of all chance.
     """
 
@@ -54,7 +53,6 @@ class VaeRecipe:
     reconstruction: Kind = "bce"
     rate: float = 1e-4
     warm: float = 10
-    clip: float = 100.0
     seed: int = 0
 
 
