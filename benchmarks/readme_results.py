@@ -36,6 +36,7 @@ def rows() -> list[tuple[str, str, str, str]]:
         *risk_rows(),
         *semantic_rows(),
         *ssm_rows(),
+        *search_rows(),
         *outline_rows(),
         *detection_rows(),
         *evaluation_rows(),
@@ -43,6 +44,64 @@ def rows() -> list[tuple[str, str, str, str]]:
         *install_rows(),
         *workstation_rows(),
     ]
+
+
+def search_rows() -> list[tuple[str, str, str, str]]:
+    """Lesion search: what is found, how fast, in how large an index."""
+    table: list[tuple[str, str, str, str]] = []
+    if (RESULTS / "retrieval.json").is_file():
+        table += retrieval_rows(read("retrieval")["patients_apart"]["embeddings"])
+    if (RESULTS / "search.json").is_file():
+        found = read("search")["point_to_ten_matches"]
+        text = f"{1000 * found['median_seconds']:.0f} ms, slowest {1000 * found['slowest_seconds']:.0f} ms"
+        table.append(("Similar cases: from a CT and a point to ten matches, two cores", text, "300 ms", "search"))
+    if (RESULTS / "frangi.json").is_file():
+        found = read("frangi")
+        ratios = [found[size]["times_faster_than"]["scikit_image"]["float32"] for size in ("cube", "slice")]
+        text = f"{ratios[0]:.0f} and {ratios[1]:.0f} times faster"
+        table.append(
+            ("Frangi's filter, three scales, 64-cube and 512-square, against scikit-image", text, "3 times", "frangi")
+        )
+    if (RESULTS / "index.json").is_file():
+        found, effort = read("index")["clustered"], str(read("index")["defaults"]["faiss-hnsw"])
+        best = found["faiss-hnsw"][effort]
+        opened = found["faiss-hnsw"]["seconds to open"]
+        text = f"{best['recall at 10']:.3f}, {best['ms a query']:.2f} ms, opened in {opened:.2f} s"
+        what = f"HNSW over {found['number']:,} vectors of 256 numbers: recall at 10, a query on one core, opening"
+        table.append((what, text, "0.95, 1 ms, 1 s", "index"))
+    return table
+
+
+def retrieval_rows(judged: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Precision at 10 for malignancy: across patients, and the tuned encoder against the VAE in every scope."""
+    main = "simclr + frangi + gem"
+    across = {name: of["malignancy"]["cross-patient"]["precision"] for name, of in judged.items()}
+    shipped = f"{main}, head"
+    table = [
+        (
+            "Similar cases, precision at 10 for malignancy across patients: what ships",
+            span(across[shipped]), "0.83", "retrieval",
+        ),
+        (
+            "... gain over the nearest by diameter, paired",
+            span(across[shipped]["over"]["diameter"]), "above 0", "retrieval",
+        ),
+        *(
+            (f"... {words}", span(across[name]), "", "retrieval")
+            for name, words in (
+                ("diameter", "the nearest by diameter alone"), ("measured numbers, head", "the head without a network"),
+                (f"{main}, tuned", "the encoder tuned on pairs"), (main, "the encoder without labels"),
+                ("vae", "the VAE"), ("nodule-ssm", "nodule-ssm's features"),
+                ("nodule-semantic", "nodule-semantic's embeddings"),
+            )
+            if name in across
+        ),
+    ]  # fmt: skip
+    if "vae" in judged:
+        tuned = judged[f"{main}, tuned"]["malignancy"]
+        gains = [span(tuned[scope]["precision"]["over"]["vae"]) for scope in ("all", "same-patient", "cross-patient")]
+        table.append(("... tuned over the VAE: all, same, other patients", "; ".join(gains), "above 0", "retrieval"))
+    return table
 
 
 def workstation_rows() -> list[tuple[str, str, str, str]]:

@@ -139,8 +139,42 @@ def test_a_note_survives_the_end_of_a_session(browser, analyzed: Analyzed) -> No
         page.get_by_test_id("edit-save").click()
         page.get_by_test_id("edit-form").wait_for(state="detached")
         (finding,) = page.evaluate("() => window.spicula.findings.filter(one => one.note !== '')")
-        assert (finding["note"], finding["state"]) == (
-            "near the pleura",
-            "accepted",
-        )  # corrected, and not rejected by the x
+        # noted, neither accepted by that nor rejected by the x
+        assert (finding["note"], finding["state"]) == ("near the pleura", "proposed")
         page.close()
+
+
+def test_what_is_typed_of_a_finding_stays_while_another_is_looked_at(browser, analyzed: Analyzed) -> None:  # noqa: F811
+    with served(analyzed.folder) as url:
+        page = new_page(browser, url, [], [])
+        page.goto(f"{url}/#/study/{analyzed.study}")
+        until(page, "() => window.spicula && window.spicula.ready.volume !== null")
+        assert page.evaluate("() => window.spicula.findings.length") > 1
+        page.keyboard.press("d")
+        page.get_by_test_id("edit-note").fill("near the pleura")
+        rows = page.get_by_test_id("finding-row")
+        rows.nth(1).click()
+        page.get_by_test_id("edit-form").wait_for()
+        assert page.get_by_test_id("edit-note").input_value() == ""
+        rows.nth(0).click()
+        until(page, "() => document.querySelector('[data-testid=edit-note]').value === 'near the pleura'")
+        page.keyboard.press("Escape")  # given up
+        page.get_by_test_id("edit-form").wait_for(state="detached")
+        page.keyboard.press("d")
+        assert page.get_by_test_id("edit-note").input_value() == ""
+        page.close()
+
+
+def test_an_admin_reads_the_log(browser, analyzed: Analyzed) -> None:  # noqa: F811
+    troubles: list[str] = []
+    with served(analyzed.folder) as url:
+        page = new_page(browser, url, [], troubles)
+        page.goto(f"{url}/#/study/{analyzed.study}")
+        until(page, "() => window.spicula && window.spicula.ready.volume !== null")
+        page.get_by_test_id("audit-button").click()
+        row = page.get_by_test_id("audit-row").filter(has_text="study.open").first
+        row.wait_for()
+        assert analyzed.study in row.inner_text()
+        assert "desk" in row.inner_text()
+        page.close()
+    assert troubles == []

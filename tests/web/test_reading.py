@@ -101,6 +101,15 @@ def test_a_reader_accepts_corrects_and_is_told_of_conflicts(client, analyzed) ->
     assert history[0]["diameter_mm"] == found["diameter_mm"]
 
 
+def test_a_note_alone_is_no_verdict(client, analyzed) -> None:  # noqa: F811
+    address = f"/api/findings/{nodule(client, analyzed.study)['id']}"
+    noted = client.patch(address, json={"seen": 1, "note": "ask the surgeon"}).json()
+    assert (noted["state"], noted["note"]) == ("proposed", "ask the surgeon")
+    client.patch(address, json={"seen": 2, "state": "rejected"})
+    again = client.patch(address, json={"seen": 3, "note": "a vessel"}).json()
+    assert (again["state"], again["note"]) == ("rejected", "a vessel")
+
+
 def test_a_corrected_place_is_measured_anew(client, analyzed) -> None:  # noqa: F811
     found = nodule(client, analyzed.study)
     near = [CENTER[0] + 3, CENTER[1], CENTER[2]]
@@ -201,13 +210,38 @@ def test_similar_cases_of_a_finding_a_place_and_a_box(place, analyzed, tiny: Tin
     assert by_finding["picture"].startswith("data:image/png;base64,")
     assert by_finding["matches"][0]["outcome"] in ("malignant", "benign")
     assert by_finding["evidence"]["sentences"]
+    assert {one["facts"]["ward"] for one in by_finding["matches"]} <= {f"ward {number}" for number in range(4)}
+    assert all(one["facts"]["volume_mm3"] > 0 for one in by_finding["matches"])
     benign = client.post("/api/search", json={"finding_id": found["id"], "where": "malignant = 0", "k": 3}).json()
     assert {one["outcome"] for one in benign["matches"]} == {"benign"}
+    assert "Only cases that meet the condition malignant = 0 were looked at." in benign["evidence"]["sentences"][0]
+    assert benign["evidence"]["unlike_any"] == by_finding["evidence"]["unlike_any"]
+    none = client.post("/api/search", json={"finding_id": found["id"], "where": "diameter_mm > 500"}).json()
+    assert (none["matches"], "that meets the condition" in none["evidence"]["sentences"][0]) == ([], True)
+    many = client.post("/api/search", json={"finding_id": found["id"], "k": 100}).json()
+    assert len(many["matches"]) == 24
     wrong = client.post("/api/search", json={"finding_id": found["id"], "where": "sise > 3"})
     assert (wrong.status_code, "diameter_mm" in wrong.json()["error"]) == (400, True)
     thin = client.post("/api/search", json={**at, "box": {**drawn, "x1": x - 7}})
     assert thin.status_code == 400
     assert client.post("/api/search", json={}).status_code == 400
+
+
+def test_the_index_of_a_server_is_opened_once(place, analyzed, tiny: Tiny, monkeypatch) -> None:  # noqa: F811
+    from spicula.pipelines import opened_index, usual
+
+    opened, told = [], []
+    open_place, what_is_usual = opened_index.open_place, usual.usual
+    monkeypatch.setattr(opened_index, "open_place", lambda where: opened.append(where) or open_place(where))
+    monkeypatch.setattr(usual, "usual", lambda index: told.append(index) or what_is_usual(index))
+    monkeypatch.setattr(usual, "_known", type(usual._known)())
+    services = Services(place, str(tiny.index), str(tiny.bundle))
+    client = TestClient(make_app(place, services=services), base_url=BASE)
+    asked = {"series_uid": analyzed.series, "point_xyz_mm": list(CENTER)}
+    answers = [client.post("/api/search", json=asked).json() for _ in range(3)]
+    client.get("/api/about")
+    assert answers[0] == answers[1] == answers[2]
+    assert (len(opened), len(told)) == (1, 1)
 
 
 def index_of(client: TestClient, study: str, point: tuple[float, float, float]) -> list[float]:

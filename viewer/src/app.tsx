@@ -1,6 +1,7 @@
 /** The page as a whole: header, the open part, messages. */
 import { useEffect } from "preact/hooks";
 import { loginWanted } from "./api/client";
+import { AuditLog, auditShown } from "./parts/AuditLog";
 import { Help } from "./parts/Help";
 import { Jobs } from "./parts/Jobs";
 import { Login } from "./parts/Login";
@@ -33,6 +34,7 @@ export function App() {
         </div>
       )}
       {inside && drawerShown.value && <Jobs />}
+      {inside && auditShown.value && <AuditLog />}
       {helpShown.value && <Help />}
       <Toasts />
       <footer>
@@ -58,6 +60,11 @@ function Header({ inside }: { inside: boolean }) {
             Jobs {going > 0 && <span class="badge">{going}</span>}
             {failed > 0 && <span class="badge bad">{failed}</span>}
           </button>
+          {me.value?.role === "admin" && (
+            <button type="button" onClick={() => (auditShown.value = true)} data-testid="audit-button">
+              Log
+            </button>
+          )}
           <button type="button" onClick={() => act("help")} aria-label="Help" data-testid="help-button">
             ?
           </button>

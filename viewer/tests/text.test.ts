@@ -70,3 +70,8 @@ describe("what people read", () => {
     expect([format.count(1, "study", "studies"), format.count(3, "file")]).toEqual(["1 study", "3 files"]);
   });
 });
+
+test("details of the log are words", () => {
+  expect(format.details({ version: 2, lung_rads: "4A", what: ["sr"] })).toBe('version 2, lung rads 4A, what ["sr"]');
+  expect(format.details(null)).toBe("");
+});

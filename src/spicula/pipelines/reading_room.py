@@ -89,7 +89,7 @@ class ReadingRoom:
             finding_id: Which.
             seen: The version that was seen.
             by: User.
-            state: The new one.
+            state: The new one; a note alone leaves it as it is, another correction accepts.
             center_xyz_mm: A new place: there it is outlined, measured and rated anew.
             diameter_mm: As a person measured it; the outline stays.
             note: What the person has to say.
@@ -99,6 +99,8 @@ class ReadingRoom:
             InputError: Nothing is changed, there is no such finding, or nothing but air at the place.
         """
         finding = self.place.findings.get(finding_id)
+        if state is None and note is not None and center_xyz_mm is None and diameter_mm is None:
+            state = finding.state
         content: dict[str, Any] | None = None
         if center_xyz_mm is not None:
             volume = self.volumes.get(finding.study_uid, finding.series_uid)

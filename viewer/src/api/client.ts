@@ -59,6 +59,8 @@ export const me = (): Promise<t.Me> => told("GET", "api/me");
 export const login = (name: string, password: string): Promise<t.Me> => told("POST", "api/login", { name, password });
 export const logout = (): Promise<Response> => asked("POST", "api/logout");
 export const about = (): Promise<t.About> => told("GET", "api/about");
+export const audit = (limit: number, before: number | null): Promise<t.AuditEntry[]> =>
+  told("GET", `api/audit?limit=${limit}${before === null ? "" : `&before=${before}`}`);
 export const studies = (given: Partial<t.StudyQuery>): Promise<t.StudyPage> => told("POST", "api/studies/query", given);
 export const study = (uid: string): Promise<t.Study> => told("GET", `api/studies/${id(uid)}`);
 export const removeStudy = (uid: string): Promise<Response> => asked("DELETE", `api/studies/${id(uid)}`);

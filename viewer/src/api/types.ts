@@ -5,6 +5,7 @@ type Schemas = components["schemas"];
 
 export type About = Schemas["About"];
 export type ArchiveQuery = Schemas["ArchiveQuery"];
+export type AuditEntry = Schemas["AuditEntry"];
 export type Attention = Schemas["Attention"];
 export type Box = Schemas["Box"];
 export type Evidence = Schemas["Evidence"];

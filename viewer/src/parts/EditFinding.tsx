@@ -6,6 +6,11 @@ import { editing, selected } from "../reading/study";
 import { say } from "../reading/toasts";
 import { ActionButton } from "./ui";
 
+/** What was typed of findings and not saved yet, by finding: another one may be looked at meanwhile. */
+const drafts = new Map<string, { seen: Seen; diameter: string; note: string }>();
+
+type Seen = ReturnType<typeof asSeen>;
+
 /** What a form shows of a finding, and the version it is of. */
 function asSeen(finding: Finding): { version: number; diameter: string; note: string } {
   return { version: finding.version, diameter: finding.diameter_mm?.toFixed(1) ?? "", note: finding.note };
@@ -13,9 +18,19 @@ function asSeen(finding: Finding): { version: number; diameter: string; note: st
 
 export function EditFinding({ finding }: { finding: Finding }) {
   // what was seen when editing began, or when the last conflict was told
-  const seen = useRef(asSeen(finding));
-  const [diameter, setDiameter] = useState(seen.current.diameter);
-  const [note, setNote] = useState(finding.note);
+  const draft = drafts.get(finding.id);
+  const seen = useRef(draft?.seen ?? asSeen(finding));
+  const [diameter, setDiameter] = useState(draft?.diameter ?? seen.current.diameter);
+  const [note, setNote] = useState(draft?.note ?? seen.current.note);
+  const typing = (what: { diameter?: string; note?: string }): void => {
+    drafts.set(finding.id, { seen: seen.current, diameter, note, ...what });
+    if (what.diameter !== undefined) setDiameter(what.diameter);
+    if (what.note !== undefined) setNote(what.note);
+  };
+  const leave = (): void => {
+    drafts.delete(finding.id);
+    editing.value = false;
+  };
   const first = useRef<HTMLInputElement>(null);
   // letters typed at once must be letters, not verdicts
   useLayoutEffect(() => first.current?.focus(), []);
@@ -27,12 +42,12 @@ export function EditFinding({ finding }: { finding: Finding }) {
     if (measured && !(typed > 0 && typed <= 300))
       return say("The diameter is a number of mm, above 0 and up to 300", "error");
     const what = { ...(measured ? { diameter_mm: typed } : {}), ...(note !== begun.note ? { note } : {}) };
-    if (Object.keys(what).length === 0) return void (editing.value = false);
+    if (Object.keys(what).length === 0) return leave();
     const now = asSeen(finding);
     const same = now.diameter === begun.diameter && now.note === begun.note;
     if (await change(what, same ? now.version : begun.version)) {
-      editing.value = false;
-      say(`Finding ${finding.number} is corrected`);
+      leave();
+      say(measured ? `Finding ${finding.number} is corrected` : `The note on finding ${finding.number} is kept`);
     } else if (selected.value?.id === finding.id) seen.current = { ...begun, version: selected.value.version };
   };
   return (
@@ -40,7 +55,7 @@ export function EditFinding({ finding }: { finding: Finding }) {
       class="edit"
       onSubmit={(event) => void save(event)}
       data-testid="edit-form"
-      onKeyDown={(event) => event.key === "Escape" && (editing.value = false)}
+      onKeyDown={(event) => event.key === "Escape" && leave()}
     >
       <label>
         Diameter, mm
@@ -49,7 +64,7 @@ export function EditFinding({ finding }: { finding: Finding }) {
           value={diameter}
           ref={first}
           data-testid="edit-diameter"
-          onInput={(event) => setDiameter(event.currentTarget.value)}
+          onInput={(event) => typing({ diameter: event.currentTarget.value })}
         />
       </label>
       <label>
@@ -59,7 +74,7 @@ export function EditFinding({ finding }: { finding: Finding }) {
           maxLength={2000}
           value={note}
           data-testid="edit-note"
-          onInput={(event) => setNote(event.currentTarget.value)}
+          onInput={(event) => typing({ note: event.currentTarget.value })}
         />
       </label>
       <div class="verdict">
@@ -67,7 +82,7 @@ export function EditFinding({ finding }: { finding: Finding }) {
           Save
         </button>
         <ActionButton action="move" label="Move its center" />
-        <button type="button" onClick={() => (editing.value = false)}>
+        <button type="button" onClick={leave}>
           Cancel
         </button>
       </div>

@@ -2,6 +2,13 @@
 
 const NONE = "–";
 
+/** Facts of an entry of the log: `{"version": 2, "state": "accepted"}` as `version 2, state accepted`. */
+export function details(facts: Readonly<Record<string, unknown>> | null): string {
+  return Object.entries(facts ?? {})
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(", ");
+}
+
 /** `YYYYMMDD` as `YYYY-MM-DD`; anything else as it is. */
 export function date(dicom: string | null | undefined): string {
   const [, year, month, day] = /^(\d{4})(\d{2})(\d{2})$/.exec(dicom ?? "") ?? [];
