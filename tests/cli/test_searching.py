@@ -16,7 +16,8 @@ pytest.importorskip("torch", reason="pip install 'spicula[train]'")
 
 from spicula.cli import main
 from spicula.core.bundle import MANIFEST
-from spicula.formats import read_volume
+from spicula.datasets.phantom import Ball, thorax, thorax_grid
+from spicula.formats import read_volume, write_nifti
 from spicula.pipelines.search import COLUMNS
 
 from ..pipelines.search_tiny import Tiny, tiny, write_table  # noqa: F401
@@ -163,7 +164,8 @@ def test_a_place_and_a_box_are_searched(tiny: Tiny, run: Run, tmp_path: Path) ->
     assert (status, error) == (0, "")
     queries = json.loads((tmp_path / "found.json").read_text())["queries"]
     nearest = [f"{query['matches'][0]['pid']}/{query['matches'][0]['nodule_id']}" for query in queries]
-    assert nearest == [other.name, one.name, one.name]
+    assert nearest[1] == nearest[2]
+    assert not {one.name, other.name} & set(nearest), "nothing finds itself"
     assert {query["pid"] for query in queries} == {"me"}
     assert queries[2]["nodule_id"].startswith(f"slice {round(z)}, box ")
     status, _, _ = run(
@@ -171,6 +173,45 @@ def test_a_place_and_a_box_are_searched(tiny: Tiny, run: Run, tmp_path: Path) ->
     )
     (query,) = json.loads((tmp_path / "found.json").read_text())["queries"]
     assert (status, one.pid in {match["pid"] for match in query["matches"]}) == (0, False)
+
+
+def test_a_small_index_gives_all_it_has(tiny: Tiny, run: Run, index: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert run("index", "remove", index, "--where", "pid > '001'")[0] == 0
+    one = tiny.nodules[6]
+    asked = ("search", one.image, "--at", written(one.center), "--index", index, "--bundle", tiny.bundle)
+    status, said, error = run(*asked, "--json", tmp_path / "found.json")
+    assert (status, error) == (0, "")
+    (query,) = json.loads((tmp_path / "found.json").read_text())["queries"]
+    assert len(query["matches"]) == 4
+    assert {match["facts"]["ward"] for match in query["matches"]} == {"ward 0", "ward 1"}
+    assert all(match["facts"]["volume_mm3"] > 0 for match in query["matches"])
+    told = "".join(said.split())
+    for place in (one.center for one in tiny.nodules[:4]):
+        assert ",".join(f"{value:.1f}" for value in place) in told
+    status, said, _ = run(*asked, "--where", "diameter_mm > 500", "--json", tmp_path / "found.json")
+    assert (status, "that meets the condition diameter_mm > 500." in " ".join(said.split())) == (0, True)
+
+
+def test_past_cases_of_an_own_index_in_analyze(tiny: Tiny, run: Run, tmp_path: Path) -> None:  # noqa: F811
+    balls = [Ball((-70.0, 0.0, 10.0), 14.0)]
+    scan = tmp_path / "scan.nii.gz"
+    write_nifti(scan, thorax(thorax_grid((2.0, 1.0, 1.0)), balls=balls, vessels=4))
+    given = ("--index", tiny.index, "--search-bundle", tiny.bundle)
+    status, said, error = run("analyze", scan, "--out", tmp_path / "out", *given)
+    assert (status, error) == (0, "")
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    near = record["findings"][0]["neighbors"]
+    assert (len(near["matches"]), near["fingerprint"]) == (10, tiny.embedder.fingerprint)
+    assert tiny.embedder.fingerprint in record["bundles"]
+    for options, told in (
+        (("--index", tmp_path / "away", *given[2:]), "away: no such folder"),
+        (("--index", tiny.index, "--search-bundle", other_bundle(tiny, tmp_path / "other")), "name its bundle"),
+        (("--index", tiny.index, "--search-bundle", "nodule-risk"), "expected search, nodule_regions"),
+    ):
+        status, said, error = run("analyze", scan, "--out", tmp_path / "never", *options)
+        assert (status, said, error.count("\n")) == (1, "", 1)
+        assert told in error
+    assert not (tmp_path / "never").exists()
 
 
 def test_rows_that_failed_are_named_after_all_the_rest(tiny: Tiny, run: Run, tmp_path: Path) -> None:  # noqa: F811
@@ -193,7 +234,7 @@ def test_rows_that_failed_are_named_after_all_the_rest(tiny: Tiny, run: Run, tmp
 WRONG = {
     "an unknown field": (["--where", "lobe = 'upper'"], "a field, one of pid, nodule_id, diameter_mm, volume_mm3"),
     "a condition that ends too soon": (["--where", "malignant ="], "expected a number, as malignant is one"),
-    "more than there is": (["--k", "25"], "got 25, expected 1 to 24"),
+    "more than there is": (["--k", "25"], "in the index. Hint: without --k it is 10"),
     "no such index": (["--index", "no-such-folder"], "no-such-folder: no such folder"),
     "a place of two numbers": (["--at", "1,2"], "--at 1,2: expected 3 numbers"),
     "a place of words": (["--at", "a,b,c"], "--at a,b,c: expected 3 numbers"),
@@ -201,6 +242,10 @@ WRONG = {
     "a place outside": (["--at", "0,0,900"], "lies outside the volume"),
     "a place in air": (["--at", "-76,22,0"], "nothing but air or empty lung"),
     "a box outside": (["--box", "70,10,90,20", "--slice", "9"], "within 84 columns and 52 rows"),
+    "a thin box": (["--box", "10,10,11,30", "--slice", "9"], "Hint: draw it around the whole nodule"),
+    "a box in empty lung": (["--box", "2,2,14,10", "--slice", "17"], "nothing but air or empty lung"),
+    "a box on no slice": (["--box", "10,10,30,30"], "slice of the box: got none, expected 0 to 29"),
+    "a slice with a place": (["--at", "-92,6,4", "--slice", "9"], "slice 9: got no box on it"),
     "a slice beyond": (["--box", "10,10,30,30", "--slice", "30"], "slice: got 30, expected 0 to 29"),
     "nobody's other patients": (["--scope", "cross-patient"], "search all, or name the patient with --pid"),
     "a bundle for something else": (["--bundle", "nodule-risk"], "expected search, nodule_regions"),
@@ -243,11 +288,22 @@ def test_a_slice_with_16_bits_is_taken_and_one_with_8_is_not(tiny: Tiny, run: Ru
     Image.fromarray((hu.astype(np.int32) + 32768).astype(np.uint16)).save(tmp_path / "slice.png")
     Image.fromarray(np.clip(hu / 8 + 128, 0, 255).astype(np.uint8)).save(tmp_path / "eight.png")
     given = ("--box", "10,24,24,38", "--index", tiny.index, "--bundle", tiny.bundle, "--k", 3)
-    status, said, error = run("search", tmp_path / "slice.png", *given)
+    files = ("--json", tmp_path / "found.json", "--html", tmp_path / "found.html")
+    status, said, error = run("search", tmp_path / "slice.png", *given, *files)
     assert (status, error, "slice 0, box 10,24,24,38" in said) == (0, "", True)
+    warned = "a PNG tells neither the size of its pixels, taken for 0.8 mm, nor its place in the body."
+    assert f"warning: {tmp_path / 'slice.png'}: {warned}" in said
+    assert warned in json.loads((tmp_path / "found.json").read_text())["warnings"][0]
+    assert warned in (tmp_path / "found.html").read_text()
     status, said, error = run("search", tmp_path / "eight.png", *given)
     assert (status, said, error.count("\n")) == (1, "", 1)
     assert "got 8-bit gray, expected 16-bit gray" in error
+    grays = np.clip(hu / 8 + 128, 0, 255).astype(np.uint16)
+    for stored in (grays, grays * 257):
+        Image.fromarray(stored).save(tmp_path / "grays.png")
+        status, said, error = run("search", tmp_path / "grays.png", *given)
+        assert (status, said, error.count("\n")) == (1, "", 1)
+        assert "grays.png: Hounsfield units: got" in error
 
 
 def test_what_an_index_refuses_is_one_line(tiny: Tiny, run: Run, index: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -65,8 +65,22 @@ def test_traits_are_told_against_what_is_usual() -> None:
     assert not mixed.traits[0].is_shared
 
 
-def test_an_outcome_that_is_no_share_is_refused() -> None:
-    with pytest.raises(InputError, match="malignant of a/1"):
-        share_of([match("a/1", 0.1, malignant="yes")], "malignant")
+def test_the_distance_is_that_to_the_nearest_of_all_whatever_the_matches_met() -> None:
+    usual = background_of([0.01 * n for n in range(1, 101)], [])
+    far = [match("a/1", 1.5, malignant=1.0)]
+    told = neighborhood("1", far, background=usual, fingerprint="n", nearest=0.5, where="malignant = 1")
+    assert (told.farther_than, told.is_unlike_all, told.where) == (pytest.approx(0.49), False, "malignant = 1")
+    assert neighborhood("1", [], background=usual, fingerprint="n", nearest=1.5, where="k = 1").is_unlike_all
+    assert neighborhood("1", [], background=usual, fingerprint="n").farther_than is None
+
+
+def test_an_outcome_that_is_no_share_is_passed_over() -> None:
+    odd = [match("a/1", 0.1, malignant="yes"), match("b/1", 0.1, malignant=3.0), match("c/1", 0.1, malignant=-0.5)]
+    assert share_of(odd, "malignant") is None
+    share = share_of([*odd, match("d/1", 0.2, malignant=1.0)], "malignant")
+    assert share is not None
+    assert (share.value, share.patients) == (1.0, 1)
+    facts = [{"malignant": 3.0, "texture_solid": 5.0, "age": 60.0}, {"malignant": 1.0, "texture_solid": 0.0}]
+    assert background_of([], facts).means == {"malignant": 1.0, "texture_solid": 0.0, "age": 60.0}
     with pytest.raises(InputError, match="no distance"):
         background_of([float("nan")], [])

@@ -113,3 +113,42 @@ def test_a_header_that_claims_a_huge_image_takes_no_memory(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     with pytest.raises(InputError, match="at most 8192 a side"):
         png16.read_slice(tmp_path / "a.png")
+
+
+def chest_slice(shape: tuple[int, int] = (40, 40)) -> np.ndarray:
+    hu = np.random.default_rng(0).normal(-850, 30, shape)
+    hu[10:30, 10:30] = np.random.default_rng(1).normal(40, 20, (20, 20))
+    return np.rint(hu).astype(np.int16)
+
+
+def test_a_slice_as_a_volume_says_what_it_does_not_know(tmp_path):
+    hu = chest_slice()
+    hu[:8] = -3024  # padding outside the scanner's circle
+    hu[9, 9] = 9000  # metal
+    volume = png16.read_as_volume(put(tmp_path / "a.png", hu))
+    np.testing.assert_array_equal(volume.array_zyx[0], hu)
+    assert volume.geometry.spacing_zyx_mm == (1.0, 0.8, 0.8)
+    (note,) = volume.warnings
+    assert "taken for 0.8 mm" in note
+
+
+GRAYS = np.clip(chest_slice() / 8 + 128, 0, 255).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        (GRAYS, "no value above"),
+        (GRAYS * 257, "256 grays stretched to 16 bits"),
+        (GRAYS * 256, "of the pixels from -1100 to 3100 HU"),
+        ((chest_slice() + 1024).astype(np.uint16), "0% of the pixels from -1100 to 3100 HU"),
+        (np.zeros((40, 40), np.uint16), "no value above 0"),
+    ],
+)
+def test_values_that_are_no_hounsfield_units_are_refused(tmp_path, stored, words):
+    Image.fromarray(stored.astype(np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=words) as caught:
+        png16.read_as_volume(tmp_path / "a.png")
+    assert "expected 16 bits with HU = value - 32768" in str(caught.value)
+    assert "fetch the original image, or write HU + 32768" in str(caught.value)
+    png16.read_slice(tmp_path / "a.png")  # gives what is stored, whatever it means

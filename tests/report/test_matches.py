@@ -95,11 +95,58 @@ def test_the_record_holds_every_query_in_order() -> None:
         (1, "A", 0.1235), (2, "B", 0.5), (3, "C", 1.25),
     ]  # fmt: skip
     assert first["matches"][0]["diagnosis"] == "primary lung cancer"
+    assert first["matches"][0]["facts"] == {
+        "pid": "A", "nodule_id": "1", "malignant": 1.0, "diameter_mm": 12.04, "diagnosis": "primary lung cancer",
+        "ward": "north",
+    }  # fmt: skip
     assert "ward" not in first["matches"][0]
     assert first["evidence"]["malignant"] == {"share": 0.5, "interval": [0.1, 0.9], "patients": 2}
-    assert first["evidence"]["matches"] == [{k: v for k, v in one.items() if k != "rank"} for one in first["matches"]]
+    assert first["evidence"]["matches"] == [
+        {k: v for k, v in one.items() if k not in ("rank", "facts")} for one in first["matches"]
+    ]
     assert (second["pid"], second["matches"]) == ("", [])
     assert second["evidence"]["phrase"] == "No past case of another patient is at hand."
+
+
+def test_columns_of_an_index_do_not_take_the_place_of_rank_and_distance() -> None:
+    odd = told(Match("A/1", 0.25, {"pid": "A", "nodule_id": "1", "rank": 7.0, "distance": 9.0}))
+    (found,) = matches_record([odd], index="x")["queries"][0]["matches"]
+    assert (found["rank"], found["distance"]) == (1, 0.25)
+    assert (found["facts"]["rank"], found["facts"]["distance"]) == (7.0, 9.0)
+
+
+def test_warnings_and_the_condition_are_in_the_record_and_on_the_page(tmp_path: Path) -> None:
+    one = replace(FULL, evidence=replace(FULL.evidence, where="ward = '<b>'"))
+    record = matches_record([one], index="x", warnings=["two slices are\x00 <missing>"])
+    assert record["warnings"] == ["two slices are  <missing>"]
+    assert record["queries"][0]["evidence"]["where"] == "ward = '<b>'"
+    assert matches_record([FULL], index="x")["warnings"] == []
+    write_matches_page(tmp_path / "page.html", [one], index="x", warnings=["two slices are <missing>"])
+    page = MatchesPage((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "two slices are <missing>" in page.text
+    assert "Only cases that meet the condition ward = '<b>' were looked at." in page.text
+
+
+SEEN = match("A", 0.1, x_mm=1.0, y_mm=-2.0, z_mm=3.5, image_path="/scans/a.nii.gz")
+
+
+def test_it_is_told_where_a_match_can_be_seen(tmp_path: Path) -> None:
+    other = match("B", 0.2, x_mm=4.0, y_mm=5.0, z_mm=6.0, series_uid="1.2.3")
+    text = shown(told(SEEN, other), width=140)
+    for words in ("x, y, z (mm LPS)", "1.0, -2.0, 3.5", "/scans/a.nii.gz", "4.0, 5.0, 6.0", "series 1.2.3"):
+        assert words in text, words
+    _, page = page_of(tmp_path / "page.html", told(SEEN, other))
+    for words in ("at 1.0, -2.0, 3.5 mm LPS", "/scans/a.nii.gz", "series 1.2.3"):
+        assert words in page.text, words
+    assert "LPS" not in shown(FULL)
+    assert "LPS" not in page_of(tmp_path / "page.html", FULL)[1].text
+
+
+def test_a_long_path_is_folded_and_not_cut(tmp_path: Path) -> None:
+    path = "/" + "/".join(f"folder-{number}" for number in range(30)) + "/a.nii.gz"
+    text = shown(told(match("A", 0.1, image_path=path)), width=120)
+    folded = "".join(line.split("│")[-2].strip() for line in text.splitlines() if line.count("│") > 2)
+    assert folded.endswith(path)
 
 
 def test_the_record_has_no_nan_and_no_broken_text() -> None:
@@ -118,11 +165,13 @@ def test_the_record_has_no_nan_and_no_broken_text() -> None:
 def test_what_is_shown_of_a_match() -> None:
     assert cells(MATCHES[0]) == {
         "distance": "0.123", "pid": "A", "nodule": "1", "size": "12.0", "outcome": "malignant",
-        "diagnosis": "primary lung cancer",
+        "diagnosis": "primary lung cancer", "place": "", "scan": "",
     }  # fmt: skip
     assert cells(MATCHES[2]) == {
-        "distance": "1.250", "pid": "C", "nodule": "1", "size": "", "outcome": "", "diagnosis": "",
+        "distance": "1.250", "pid": "C", "nodule": "1", "size": "", "outcome": "", "diagnosis": "", "place": "",
+        "scan": "",
     }  # fmt: skip
+    assert cells(match("D", 0.1, malignant=3.0))["outcome"] == ""
     assert cells(match("D", 0.1, diameter_mm="6 mm", malignant="yes", diagnosis=3.0))["size"] == ""
 
 

@@ -16,7 +16,17 @@ from spicula.core.neighbors import UNLIKE, Neighborhood, Share, SharedTrait
 from spicula.explain.neighbors import background_of, neighborhood
 from spicula.report.html import render_html
 from spicula.report.matches import sentences
-from spicula.report.neighbors import TOLD, neighbors_record, outcome, percent, phrase, shared_words
+from spicula.report.neighbors import (
+    TOLD,
+    facts_record,
+    neighbors_record,
+    outcome,
+    percent,
+    phrase,
+    place_of,
+    scan_of,
+    shared_words,
+)
 from spicula.report.record import report_schema, to_record
 
 from .test_html import Page
@@ -74,6 +84,29 @@ def share(value: float, *, patients: int = 4, low: float = 0.0, high: float = 1.
         ),
         ({"malignant": None}, "Of 8 similar past nodules, no outcome is known."),
         (
+            {"matches": (), "where": "malignant = 1"},
+            "No past case of another patient was found that meets the condition malignant = 1.",
+        ),
+        (
+            {"matches": (), "malignant": None, "farther_than": 1.0},
+            "No past case of another patient is at hand. And this finding is unlike anything in the index.",
+        ),
+        (
+            {"malignant": None, "where": "age > 3", "farther_than": UNLIKE},
+            "Of 8 similar past nodules, no outcome is known. Only cases that meet the condition age > 3 were looked "
+            "at. But this finding is unlike anything in the index: they say little of it.",
+        ),
+        (
+            {"matches": (match("Q", 0.1, malignant="yes"), match("R", 0.1, malignant=3.0)), "malignant": None},
+            "Of 2 similar past nodules, no outcome is known. The outcome of 2 of them does not count: it is no number "
+            "from 0 to 1 (Q/1, R/1).",
+        ),
+        (
+            {"matches": tuple(match(pid, 0.1, malignant=2.0) for pid in "QRST"), "malignant": None},
+            "Of 4 similar past nodules, no outcome is known. The outcome of 4 of them does not count: it is no number "
+            "from 0 to 1 (Q/1, R/1, S/1 ...).",
+        ),
+        (
             {"malignant": None, "farther_than": UNLIKE},
             "Of 8 similar past nodules, no outcome is known. But this finding is unlike anything in the index: they "
             "say little of it.",
@@ -111,11 +144,32 @@ def test_shared_words_are_those_beyond_chance_in_either_direction(found: Neighbo
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(1.0, "malignant"), (0.5, "malignant"), (0.49, "benign"), (0.0, "benign"), ("yes", ""), (None, "")],
+    [
+        (1.0, "malignant"),
+        (0.5, "malignant"),
+        (0.49, "benign"),
+        (0.0, "benign"),
+        ("yes", ""),
+        (None, ""),
+        (3.0, ""),
+        (-1.0, ""),
+        (float("nan"), ""),
+    ],
 )
 def test_an_outcome_in_a_word(value: str | float | None, said: str) -> None:
     facts = {} if value is None else {"malignant": value}
     assert outcome(match("a", 0.1, **facts)) == said
+
+
+def test_where_a_match_can_be_seen_and_all_that_is_known_of_it() -> None:
+    one = match("a", 0.1, x_mm=1.0, y_mm=-2.55, z_mm=3.0, series_uid="1.2", ward="n\x00orth", age=float("nan"))
+    assert (scan_of(one), place_of(one)) == ("series 1.2", "1.0, -2.5, 3.0")
+    assert facts_record(one) == {
+        "pid": "a", "nodule_id": "1", "x_mm": 1.0, "y_mm": -2.55, "z_mm": 3.0, "series_uid": "1.2", "ward": "n orth",
+        "age": None,
+    }  # fmt: skip
+    assert scan_of(match("a", 0.1, series_uid="1.2", image_path="/x/y.nii.gz")) == "/x/y.nii.gz"
+    assert (scan_of(match("a", 0.1)), place_of(match("a", 0.1, x_mm=1.0, y_mm="left", z_mm=3.0))) == ("", "")
 
 
 def test_a_share_with_its_interval() -> None:

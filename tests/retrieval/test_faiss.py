@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from spicula.core.embedding import Embeddings
-from spicula.core.errors import InputError, MissingExtraError
+from spicula.core.errors import InputError, MissingExtraError, SpiculaWarning
 from spicula.retrieval import faiss_file
 from spicula.retrieval.exact import ExactIndex
 from spicula.retrieval.faiss import FaissIndex
@@ -368,5 +368,7 @@ def test_without_faiss_the_extra_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"spicula\[search\]"):
         open_index(folder, backend="faiss-hnsw")
-    with open_index(folder) as index:
-        assert len(index) == NUMBER
+    with pytest.warns(SpiculaWarning, match=r"one by one, not by faiss-\w+: .*spicula\[search\]"):
+        index = open_index(folder)
+    with index:
+        assert (len(index), index.backend) == (NUMBER, "exact")

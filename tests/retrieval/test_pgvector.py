@@ -403,6 +403,39 @@ def test_the_graph_finds_nearly_all(clustered, postgres_url):
     assert rows(postgres_url, used)[0][0] >= 50
 
 
+def test_an_index_is_searched_by_what_was_built_for_it(clustered, postgres_url, monkeypatch):
+    index, embeddings = clustered
+    queries = unit(embeddings.vectors[:20] + 0.02)
+    used = "SELECT coalesce(sum(idx_scan), 0) FROM pg_stat_user_indexes WHERE indexrelname LIKE '%%embedding%%'"
+
+    def told(**options):
+        """What it says it is searched by, what it found, and whether the graph was looked at."""
+        before = rows(postgres_url, used)[0][0]
+        with PgvectorIndex.open(postgres_url, "nodules", **options) as opened:
+            answers = opened.search(queries, 10, fingerprint=NET)
+            backend = opened.stats().backend
+            assert list(opened.check()) == []
+        return backend, answers, rows(postgres_url, used)[0][0] > before
+
+    backend, right, _ = told()
+    assert backend == "pgvector"
+    assert told(as_built=True) == ("pgvector", right, False)
+    index.build(m=12, ef_construction=64)
+    assert told(as_built=True) == ("pgvector-hnsw", right, False), "so few are measured one by one"
+    monkeypatch.setattr("spicula.retrieval.pgvector.FEW", 2999)
+    backend, answers, looked = told(as_built=True)
+    same = [len(set(found(one)) & set(found(other))) for one, other in zip(answers, right, strict=True)]
+    assert (backend, looked, np.mean(same) / 10 > 0.95) == ("pgvector-hnsw", True, True)
+    assert told() == ("pgvector", right, False)
+    with PgvectorIndex.open(postgres_url, "nodules", as_built=True) as opened:
+        for (name,) in rows(
+            postgres_url, "SELECT indexrelname FROM pg_stat_user_indexes WHERE indexrelname LIKE '%%emb%%'"
+        ):
+            rows(postgres_url, f"DROP INDEX spicula_nodules.{name}")
+        assert opened.search(queries, 10, fingerprint=NET) == right
+        assert opened.stats().backend == "pgvector"
+
+
 def test_a_graph_that_is_not_whole_is_told_and_not_used(clustered, postgres_url):
     index, embeddings = clustered
     index.build(m=4, ef_construction=16)

@@ -59,11 +59,11 @@ def folder(sound, tmp_path):
     return Path(shutil.copytree(sound, tmp_path / "index"))
 
 
-@pytest.mark.parametrize("files", [["a"], [DATABASE]])
-def test_an_index_is_not_made_over_something(tmp_path, files):
+@pytest.mark.parametrize(("files", "hint"), [(["a"], "Hint: take another"), ([DATABASE], "`spicula index add`")])
+def test_an_index_is_not_made_over_something(tmp_path, files, hint):
     for name in files:
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match="taken"):
+    with pytest.raises(InputError, match=rf"taken.*{hint}"):
         create_index(tmp_path, fingerprint=NETWORK, dimensions=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == files
 
@@ -102,6 +102,22 @@ def test_compacting_keeps_everything_and_gives_room_back(folder):
         index.compact()
         assert len(reader) == 0
         reader.add(*findings(0, 3))
+        assert list(index.check()) == []
+
+
+def test_compacting_ends_what_a_kill_left_and_leaves_whole_vectors_as_they_are(folder):
+    with ExactIndex(folder) as index:
+        index.compact()
+        before = contents(index)
+        (folder / "vectors-1.f32").write_bytes(b"of removed findings")
+        index.compact()
+        assert sorted(path.name for path in folder.iterdir()) == [DATABASE, "vectors-2.f32"]
+        with open(folder / "vectors-2.f32", "ab") as file:
+            file.write(b"half of a vector of somebody")
+        index.compact()
+        assert sorted(path.name for path in folder.iterdir()) == [DATABASE, "vectors-3.f32"]
+        assert b"somebody" not in (folder / "vectors-3.f32").read_bytes()
+        assert contents(index) == before
         assert list(index.check()) == []
 
 
@@ -253,6 +269,18 @@ def test_a_large_index_is_sampled_and_checked_where_it_is_read(folder, monkeypat
     flip(folder / "vectors-1.f32", 0, 0)
     with pytest.raises(InputError, match="P-0/0"):
         ExactIndex(folder)
+
+
+def test_an_index_of_more_findings_than_are_read_at_once_is_sampled(folder, monkeypatch):
+    flip(folder / "vectors-1.f32", 21 * DIMENSIONS * 4, 0)
+    monkeypatch.setattr(verification, "WHOLE_FINDINGS", 190)
+    with pytest.raises(InputError, match="P-5/21"):
+        ExactIndex(folder)
+    monkeypatch.setattr(verification, "WHOLE_FINDINGS", 189)
+    with ExactIndex(folder) as index:
+        assert len(index) == 190
+        (sentence,) = index.check()
+        assert "P-5/21" in sentence
 
 
 def test_check_finds_what_happened_while_it_was_open(folder):

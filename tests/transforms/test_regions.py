@@ -44,7 +44,7 @@ def test_corners_may_come_in_any_order(x: int, y: int, width: int, height: int) 
         ((-3, 5, 10, 20), "within 160 columns and 128 rows"),
         ((5, 5, 10, 128), "within"),
         ((5, 5, 6.5, 20), "1.5 x 15 pixels"),
-        ((5, 5, 5, 5), "2 pixels or more"),
+        ((5, 5, 5, 5), "2 pixels or more each way. Hint: draw it around the whole nodule"),
     ],
 )
 def test_a_box_outside_or_too_thin_is_refused(box: tuple[float, ...], said: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
@@ -63,6 +64,7 @@ def main() -> None:
     """Run a command; errors that are the input's become one line and exit status 1."""
     from spicula.core.errors import SpiculaError, disk_error
 
+    warnings.showwarning = _said
     try:
         app()
     except SpiculaError as error:
@@ -77,8 +79,26 @@ def main() -> None:
         behind = disk_error(error)
         if behind is None:
             raise
-        hint = "Hint: nothing half-written was left; choose another place"
+        way = "see that the name is right" if isinstance(behind, FileNotFoundError) else "choose another place"
+        hint = f"Hint: nothing half-written was left; {way}"
         _fail(f"{behind.filename or 'output'}: {behind.strerror}. {hint}")
+
+
+def _said(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings in one line, as our errors; those of libraries as Python says them."""
+    from spicula.core.errors import SpiculaWarning
+
+    if issubclass(category, SpiculaWarning):
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno), err=True, nl=False)
 
 
 _INTERRUPTED = "interrupted; nothing half-written was left"

@@ -61,6 +61,10 @@ def analyze(
     gaps: Annotated[Gaps, typer.Option(help="Missing, duplicate or irregular slices.")] = Gaps.error,
     tilt: Annotated[Tilt, typer.Option(help="A tilted gantry.")] = Tilt.error,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Most findings a scan.")] = 10,
+    index: Annotated[
+        str | None, typer.Option(help="Past cases to look up, see 'spicula index'; LIDC's nodules if omitted.")
+    ] = None,
+    search_bundle: Annotated[str | None, typer.Option(help="Bundle that made that index.")] = None,
 ) -> None:
     """Find, outline, measure and rate the nodules of one or many chest CTs."""
     from rich.console import Console
@@ -68,6 +72,7 @@ def analyze(
 
     from spicula.pipelines.batch import SUMMARY, Outcome, analyze_paths
 
+    models = _models_with(index, search_bundle)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -80,8 +85,9 @@ def analyze(
                 console.print(line, markup=False, soft_wrap=True)
 
         outcomes = analyze_paths(
-            paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, progress=report
-        )
+            paths, out, all_series=all_series, gaps=gaps.value, tilt=tilt.value, limit=limit, models=models,
+            progress=report,
+        )  # fmt: skip
     if len(outcomes) == 1:
         _print_analysis(outcomes[0].analysis, out, path=paths[0])
         return
@@ -89,6 +95,18 @@ def analyze(
     typer.echo(f"{len(outcomes) - len(failed)} of {len(outcomes)} scans done.\nSummary: {out / SUMMARY}")
     if failed:
         raise typer.Exit(1)
+
+
+def _models_with(index: str | None, search_bundle: str | None) -> Any:
+    """The bundles with an index of past cases that the user named; None where none is, for those that ship."""
+    if index is None and search_bundle is None:
+        return None
+    from spicula.pipelines.models import SEARCH, load_models
+    from spicula.pipelines.neighbors import require_index
+
+    models = load_models(index=index, search=search_bundle or SEARCH)
+    require_index(models)
+    return models
 
 
 def _print_analysis(analysis: Any, out: Path, *, path: Path) -> None:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spicula.core.embedding import Match
+from spicula.core.embedding import Fact, Match
 
 UNLIKE = 0.99
 """A finding whose nearest neighbor is farther than that of this share of the index is unlike anything in it."""
+
+
+def as_share(value: Fact | None) -> float | None:
+    """A fact that is a share, 0 to 1; None for text, for any other number, and for what is not known.
+
+    Example:
+        >>> as_share(1.0), as_share(3.0), as_share("yes")
+        (1.0, None, None)
+    """
+    return float(value) if isinstance(value, float | int) and 0 <= value <= 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,8 @@ class Neighborhood:
         farther_than: Share of the index whose own nearest neighbor is nearer than this finding's; None where the index
             is too small to tell.
         traits: Of those that are known, in the order of the index's fields.
+        where: The condition that past cases had to meet to be among the matches; empty where all were looked at. The
+            distance is judged without it.
     """
 
     finding_id: str
@@ -80,6 +92,7 @@ class Neighborhood:
     malignant: Share | None = None
     farther_than: float | None = None
     traits: tuple[SharedTrait, ...] = ()
+    where: str = ""
 
     @property
     def is_unlike_all(self) -> bool:

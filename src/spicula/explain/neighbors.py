@@ -1,7 +1,8 @@
 """Evidence from past cases: how the neighbors of a finding turned out, and what they have in common.
 
 A patient with several nodules among the neighbors counts once, as the mean of these: nodules of a patient are no
-independent witnesses. Intervals are Jeffreys' (the beta posterior under a Beta(1/2, 1/2) prior).
+independent witnesses. A fact that is no share, such as an outcome of 3 or "yes", is passed over. Intervals are
+Jeffreys' (the beta posterior under a Beta(1/2, 1/2) prior).
 
 References:
     Brown, Cai, DasGupta 2001, Interval estimation for a binomial proportion, doi:10.1214/ss/1009213286.
@@ -16,11 +17,14 @@ from numpy.typing import ArrayLike
 
 from spicula.core.embedding import Facts, Match
 from spicula.core.errors import InputError
-from spicula.core.neighbors import Background, Neighborhood, Share, SharedTrait
+from spicula.core.neighbors import Background, Neighborhood, Share, SharedTrait, as_share
 from spicula.core.prediction import TRAITS
 
 OUTCOME = "malignant"
 """Name of the fact that says how a case turned out: 1 malignant, 0 benign."""
+
+SHARES = frozenset({OUTCOME, *TRAITS})
+"""Facts that are from 0 to 1, or nobody can tell what they say."""
 
 LEAST_BACKGROUND = 20
 """From fewer findings than this, nobody can tell whether a distance is unusual."""
@@ -44,14 +48,16 @@ def background_of(nearest: ArrayLike, facts: Sequence[Facts]) -> Background:
     numbers: dict[str, list[float]] = {}
     for known in facts:
         for name, value in known.items():
-            if not isinstance(value, str):
-                numbers.setdefault(name, []).append(float(value))
+            number = as_share(value) if name in SHARES else value
+            if number is not None and not isinstance(number, str):
+                numbers.setdefault(name, []).append(float(number))
     return Background(tuple(distances.tolist()), {name: float(np.mean(values)) for name, values in numbers.items()})
 
 
 def neighborhood(
-    finding_id: str, matches: Sequence[Match], *, background: Background, fingerprint: str
-) -> Neighborhood:
+    finding_id: str, matches: Sequence[Match], *, background: Background, fingerprint: str,
+    nearest: float | None = None, where: str = "",
+) -> Neighborhood:  # fmt: skip
     """What the matches of a finding say.
 
     Args:
@@ -59,6 +65,9 @@ def neighborhood(
         matches: The nearest first; none of the finding's own patient, or the share flatters.
         background: Of the index they come from.
         fingerprint: What made the embeddings.
+        nearest: Distance to the nearest finding of another patient, whatever condition the matches met; that of the
+            first match if None.
+        where: The condition; empty for none.
 
     Returns:
         The share of malignant outcomes, how far the nearest is against the index's own distances, and traits.
@@ -66,14 +75,14 @@ def neighborhood(
     outcomes = share_of(matches, OUTCOME)
     rates = ((trait, share_of(matches, trait)) for trait in TRAITS if trait in background.means)
     traits = tuple(SharedTrait(trait, share, background.means[trait]) for trait, share in rates if share is not None)
-    return Neighborhood(finding_id, fingerprint, tuple(matches), outcomes, _farther_than(matches, background), traits)
+    if nearest is None and matches:
+        nearest = matches[0].distance
+    farther = None if nearest is None else _farther_than(nearest, background)
+    return Neighborhood(finding_id, fingerprint, tuple(matches), outcomes, farther, traits, where)
 
 
 def share_of(matches: Sequence[Match], fact: str) -> Share | None:
     """Mean of a fact from 0 to 1 over the matches, each patient once; None where it is known of none.
-
-    Raises:
-        InputError: A fact that is text, or not between 0 and 1.
 
     Example:
         >>> known = [{"pid": "a", "malignant": 1.0}, {"pid": "b", "malignant": 0.0}]
@@ -83,12 +92,9 @@ def share_of(matches: Sequence[Match], fact: str) -> Share | None:
     """
     of_patient: dict[str, list[float]] = {}
     for match in matches:
-        value = match.facts.get(fact)
-        if value is None:
-            continue
-        if isinstance(value, str) or not 0 <= value <= 1:
-            raise InputError(f"{fact} of {match.finding_id}", got=repr(value), expected="a number from 0 to 1")
-        of_patient.setdefault(str(match.facts.get("pid", match.finding_id)), []).append(float(value))
+        value = as_share(match.facts.get(fact))
+        if value is not None:
+            of_patient.setdefault(str(match.facts.get("pid", match.finding_id)), []).append(value)
     if not of_patient:
         return None
     means = [float(np.mean(values)) for values in of_patient.values()]
@@ -114,7 +120,7 @@ def jeffreys(hits: float, n: int) -> tuple[float, float]:
     return low, high
 
 
-def _farther_than(matches: Sequence[Match], background: Background) -> float | None:
-    if not matches or len(background.nearest) < LEAST_BACKGROUND:
+def _farther_than(distance: float, background: Background) -> float | None:
+    if len(background.nearest) < LEAST_BACKGROUND:
         return None
-    return float(np.searchsorted(background.nearest, matches[0].distance, side="left") / len(background.nearest))
+    return float(np.searchsorted(background.nearest, distance, side="left") / len(background.nearest))

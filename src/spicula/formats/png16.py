@@ -23,6 +23,9 @@ from spicula.core.volume import Acquisition, Volume
 OFFSET = 32768
 """What was added to the Hounsfield units so that they fit unsigned numbers."""
 
+LOWEST_HU, HIGHEST_HU = -1100, 3100
+"""Between air and the densest bone; padding outside the scanner's circle may be lower, metal higher."""
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"
 _HEADER = struct.Struct(">8sI4sIIBBBBB")
@@ -90,13 +93,32 @@ def read_as_volume(path: str | Path, *, pixel_mm: float = 0.8) -> Volume:
         pixel_mm: Side of a pixel; the file does not tell it. DeepLesion's median is 0.8 mm.
 
     Raises:
-        InputError: See :func:`read_slice`.
+        InputError: See :func:`read_slice`, or the values are no Hounsfield units.
     """
     array = read_slice(path)
+    _require_hounsfield(path, array)
     geometry = Geometry.from_axes((1, *array.shape), (1.0, pixel_mm, pixel_mm))
     acquisition = Acquisition(source=str(path), format="PNG", modality="CT")
     note = f"{path}: a PNG tells neither the size of its pixels, taken for {pixel_mm:g} mm, nor its place in the body."
     return Volume(array[None], geometry, acquisition=acquisition, warnings=(note,))
+
+
+def _require_hounsfield(path: str | Path, array: NDArray[np.int16]) -> None:
+    """Refuse gray values that were put into 16 bits: 0 to 255, these stretched, and any others that are no HU."""
+    stored = array.astype(np.int32) + OFFSET
+    fit = float(np.mean((array >= LOWEST_HU) & (array <= HIGHEST_HU)))
+    if int(stored.max()) <= 255:
+        got = f"no value above {stored.max()}, as an 8-bit picture has"
+    elif not (stored % 257).any():
+        got = "256 grays stretched to 16 bits"
+    elif fit < 0.5:
+        got = f"{fit:.0%} of the pixels from {LOWEST_HU} to {HIGHEST_HU} HU"
+    else:
+        return
+    raise InputError(
+        f"{path}: Hounsfield units", got=got, expected=f"16 bits with HU = value - {OFFSET}, as DeepLesion has it",
+        hint=f"those of a picture are lost: fetch the original image, or write HU + {OFFSET} into 16 bits",
+    )  # fmt: skip
 
 
 def read_stack(paths: Sequence[str | Path]) -> NDArray[np.int16]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from spicula.classifiers import ssm
 from spicula.core.analysis import Analysis, Assessment
-from spicula.core.errors import InputError
+from spicula.core.errors import InputError, SpiculaError
 from spicula.core.finding import Finding, Size
+from spicula.core.neighbors import Neighborhood
 from spicula.core.prediction import Prediction
 from spicula.core.slice_reading import SliceReading
 from spicula.core.volume import Volume
@@ -110,17 +111,32 @@ def analyze_findings(
     """
     rated = rate_findings(volume, findings, models=models)
     predictions = tuple(prediction for one in rated for prediction in one.predictions)
+    neighbors, lost = past_cases_of_findings(volume, findings, models=models)
     return Analysis(
         volume,
         tuple(findings),
         predictions,
         assess_findings(findings, predictions),
         models.fingerprints,
-        (*volume.warnings, *notes, *beyond_training(findings)),
+        (*volume.warnings, *notes, *beyond_training(findings), *lost),
         words_of_findings(findings, rated, models=models, asked=asked, style=style),
         look_at_findings(volume, findings, models=models),
-        neighbors_of_findings(volume, findings, models=models),
+        neighbors,
     )
+
+
+def past_cases_of_findings(
+    volume: Volume, findings: Sequence[Finding], *, models: Models
+) -> tuple[tuple[Neighborhood, ...], list[str]]:
+    """The past cases that look like each finding; an index that is away or damaged costs them, not the analysis.
+
+    Returns:
+        What :func:`spicula.pipelines.neighbors.neighbors_of_findings` finds, and a sentence where that failed.
+    """
+    try:
+        return neighbors_of_findings(volume, findings, models=models), []
+    except SpiculaError as error:
+        return (), [f"No past cases were looked up: {error}"]
 
 
 def require_chest_extent(volume: Volume) -> None:

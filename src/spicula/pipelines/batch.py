@@ -208,7 +208,7 @@ def _run(job: _Job, folder: Path, options: Mapping[str, Any], models: Models, *,
 
 def _identity(scan: Scan, options: Mapping[str, Any], models: Models) -> str:
     """A hash that changes with the input's place, files and instances, the options, the bundles and the version."""
-    made_by = [*sorted(models.fingerprints), models.malignancy_by]
+    made_by = [*sorted(models.fingerprints), models.malignancy_by, *([models.index] if models.index else [])]
     facts: list[Any] = [__version__, made_by, sorted(options.items()), str(scan.path.resolve())]
     if scan.series is None:
         stat = scan.path.stat()

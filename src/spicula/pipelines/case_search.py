@@ -10,22 +10,22 @@ from typing import Any
 from spicula.core.embedding import Match, Scope
 from spicula.core.errors import InputError
 from spicula.core.finding import Finding, Point
-from spicula.core.neighbors import Background
 from spicula.core.volume import Volume
 from spicula.pipelines.embed_nodules import point_of
 from spicula.pipelines.finding_view import evidence as evidence_view
-from spicula.pipelines.index import is_database, open_place
+from spicula.pipelines.index import is_database
 from spicula.pipelines.models import Models
+from spicula.pipelines.opened_index import OpenedIndex
 from spicula.pipelines.opened_models import OpenedModels
-from spicula.pipelines.search import Query, evidence, query_at, query_in_box, search, usual
+from spicula.pipelines.search import MATCHES, Query, checked_question, evidence, query_at, query_in_box, search
 from spicula.pipelines.search_job import read_image
 from spicula.pipelines.search_pictures import Gallery
+from spicula.pipelines.usual import usual_in
 from spicula.pipelines.volumes import Volumes
 from spicula.pipelines.workplace import Workplace
-from spicula.report.neighbors import match_record, neighbors_record, outcome
+from spicula.report.neighbors import facts_record, neighbors_record, outcome
 from spicula.report.pictures import Picture, plane_pictures
 from spicula.retrieval.embedder import Embedder
-from spicula.retrieval.index import Index
 from spicula.transforms.runs import mask_of
 
 
@@ -64,20 +64,20 @@ class CaseSearch:
         self, place: Workplace, volumes: Volumes, models: OpenedModels, *, images: Path | None = None
     ) -> None:  # fmt: skip
         self.place, self.volumes, self.models, self.images = place, volumes, models, images
-        self._usual: tuple[tuple[str, int], Background] | None = None
+        self._opened = OpenedIndex()
 
     def facts(self) -> dict[str, Any] | None:
         """Name, number of findings and patients, and fields of the index; None without one."""
         models = self.models.get()
         if models.index is None or models.search is None:
             return None
-        with open_place(models.index) as opened:
+        with self._opened.at(models.index) as opened:
             stats = opened.stats()
             fields = sorted(stats.fields)
         return {"name": _name(models.index), "findings": stats.findings, "patients": stats.patients, "fields": fields}
 
-    def search(self, wanted: Wanted, *, k: int = 10, scope: Scope = "all", where: str = "") -> dict[str, Any]:
-        """Find past cases.
+    def search(self, wanted: Wanted, *, k: int = MATCHES, scope: Scope = "all", where: str = "") -> dict[str, Any]:
+        """Find past cases, at most k or as many as the index holds.
 
         Returns:
             ``index``, ``matches`` (rank, patient, nodule, distance, facts, outcome, picture), ``evidence`` and
@@ -92,14 +92,14 @@ class CaseSearch:
         if embedder is None or index is None:
             hint = "name one with --index; 'spicula index build' makes it"
             raise InputError("index of past cases", got="none", hint=hint)
-        query, volume = self._query(wanted, embedder, models)
-        with open_place(index) as opened:
-            background = self._background(index, opened)
-            answer = search(
-                [query], opened, k=min(k, max(len(opened), 1)), fingerprint=embedder.fingerprint, where=where or None,
-                scope=scope,
-            )[0]  # fmt: skip
-        said = evidence(answer, background=background, fingerprint=embedder.fingerprint)
+        fingerprint, condition = embedder.fingerprint, where or None
+        with self._opened.at(index) as opened:
+            checked_question(opened, k=None, where=condition, fingerprint=fingerprint)
+            query, volume = self._query(wanted, embedder, models)
+            most = min(k, len(opened))
+            answer = search([query], opened, k=most, fingerprint=fingerprint, where=condition, scope=scope)[0]
+            background = usual_in(index, opened)
+        said = evidence(answer, background=background, fingerprint=fingerprint, where=condition)
         pictures = Gallery(self.images, read=read_image).of_matches(answer.matches)
         own = None if query.center_xyz_mm is None else plane_pictures(volume, Finding("", query.center_xyz_mm))[0]
         return {
@@ -108,13 +108,6 @@ class CaseSearch:
             "evidence": evidence_view(neighbors_record(said)),
             "picture": _png(own),
         }
-
-    def _background(self, index: str, opened: Index) -> Background:
-        """What is usual in the index, told once as long as it does not change."""
-        key = (index, len(opened))
-        if self._usual is None or self._usual[0] != key:
-            self._usual = (key, usual(opened))
-        return self._usual[1]
 
     def _query(self, wanted: Wanted, embedder: Embedder, models: Models) -> tuple[Query, Volume]:
         if wanted.finding_id is not None:
@@ -125,7 +118,8 @@ class CaseSearch:
             if outline is None:
                 return query_at(volume, center, embedder=embedder, models=models), volume
             vector = embedder(volume, mask_of(outline, volume.geometry))
-            return Query(volume.acquisition.patient_id, finding.id, vector, center), volume
+            pid = volume.acquisition.patient_id
+            return Query(pid, finding.id, vector, center, series_uid=volume.series_uid), volume
         if wanted.study_uid is None or wanted.series_uid is None:
             raise InputError("search", got="no finding and no series", expected="a finding, or a place in a series")
         volume = self.volumes.get(wanted.study_uid, wanted.series_uid)
@@ -140,7 +134,7 @@ def _rows(matches: Sequence[Match], pictures: Sequence[Picture | None]) -> list[
     return [
         {
             "rank": rank, "pid": str(match.facts.get("pid", "")), "nodule_id": str(match.facts.get("nodule_id", "")),
-            "distance": round(match.distance, 4), "facts": match_record(match), "outcome": outcome(match),
+            "distance": round(match.distance, 4), "facts": facts_record(match), "outcome": outcome(match),
             "picture": _png(picture),
         }
         for rank, (match, picture) in enumerate(zip(matches, pictures, strict=True), start=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from spicula.core.embedding import Embeddings, Fact, Facts
 from spicula.core.errors import InputError, SpiculaError
@@ -24,7 +25,7 @@ from spicula.formats import read_volume
 from spicula.measure.segment import outline
 from spicula.measure.size import measure_size
 from spicula.pipelines.models import Models
-from spicula.pipelines.rate import require_tissue
+from spicula.pipelines.rate import EMPTY_HU, require_tissue
 from spicula.retrieval.embedder import Embedder
 from spicula.retrieval.index import Kind
 from spicula.transforms.regions import box_ellipse
@@ -53,6 +54,7 @@ class EmbeddedNodule:
         vector: float32 ``[d]``; None where it failed.
         facts: All that an index keeps of it.
         error: Why it failed; empty if it did not.
+        warnings: What was odd about its image, each a sentence.
     """
 
     pid: str
@@ -60,6 +62,7 @@ class EmbeddedNodule:
     vector: NDArray[np.float32] | None
     facts: Facts
     error: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def finding_id(self) -> str:
@@ -112,12 +115,22 @@ def embed_table(
             failure = str(error)
         for row in group:
             written = written_facts(row.extra, decimal_comma=rows.decimal_comma, texts=texts)
-            yield _embedded(volume, row, failure, embedder, models, written=written)
+            yield embedded_row(volume, row, failure, embedder, models, written=written)
 
 
-def _embedded(
+def embedded_row(
     volume: Volume | None, row: NoduleRow, failure: str, embedder: Embedder, models: Models, *, written: Facts
 ) -> EmbeddedNodule:
+    """One row of a table: outlined, measured, turned into a vector; what failed is told, not raised.
+
+    Args:
+        volume: The row's image; None where it could not be read.
+        row: The row.
+        failure: Why it could not be read.
+        embedder: Makes the vector.
+        models: Of which the outline network is used.
+        written: What the table says of the nodule beside its place.
+    """
     facts = {"pid": row.pid, "nodule_id": row.nodule_id}
     if row.error or volume is None:
         return EmbeddedNodule(row.pid, row.nodule_id, None, facts, row.error or failure)
@@ -127,7 +140,7 @@ def _embedded(
         measured = measured_facts(volume, mask, center)
         known = {**facts, **measured, **written, **{name: measured[name] for name in PLACE}}
         known["image_path"] = str(row.image_path.absolute())
-        return EmbeddedNodule(row.pid, row.nodule_id, embedder(volume, mask), known)
+        return EmbeddedNodule(row.pid, row.nodule_id, embedder(volume, mask), known, warnings=volume.warnings)
     except SpiculaError as error:
         return EmbeddedNodule(row.pid, row.nodule_id, None, facts, str(error))
 
@@ -158,8 +171,10 @@ def outline_in_box(volume: Volume, slice_index: int, box: Sequence[float], *, mo
 
     Raises:
         GeometryError: The box reaches outside the slice or is thinner than two pixels, or there is no such slice.
+        InputError: There is nothing but air in it.
     """
     ellipse = box_ellipse(volume.geometry, slice_index, box)
+    _require_tissue_in(ellipse, volume, slice_index)
     middle = ellipse.geometry.index_to_world(np.argwhere(ellipse.array_zyx)).mean(axis=0)
     mask = outline(volume, middle.tolist(), network=models.outline_network)
     places = np.argwhere(mask.array_zyx)
@@ -173,6 +188,20 @@ def outline_in_box(volume: Volume, slice_index: int, box: Sequence[float], *, mo
     drawn = {(y, x) for _, y, x in drawn_at.tolist()}
     overlap = len(outlined & drawn) / len(outlined | drawn)
     return mask if overlap >= LEAST_OVERLAP else ellipse
+
+
+def _require_tissue_in(ellipse: Mask, volume: Volume, slice_index: int) -> None:
+    """Refuse a box in which there is nothing but air or empty lung; noise is smoothed before it is looked at."""
+    places = np.argwhere(ellipse.array_zyx)
+    _z, y, x = np.rint(volume.geometry.world_to_index(ellipse.geometry.index_to_world(places))).astype(np.intp).T
+    densest = float(uniform_filter(volume.array_zyx[slice_index].astype(np.float32), 3, mode="nearest")[y, x].max())
+    if densest < EMPTY_HU:
+        raise InputError(
+            f"box on slice {slice_index} of {volume.name}: nothing but air or empty lung",
+            got=f"at most {densest:.0f} HU", expected=f"{EMPTY_HU:g} HU or more",
+            hint="is it a box of another slice? They are counted from 0, of DICOM from the lowest, that at the feet: "
+            "many viewers count from the head, and from 1",
+        )  # fmt: skip
 
 
 def measured_facts(volume: Volume, mask: Mask, center_xyz_mm: Sequence[float]) -> dict[str, Fact]:

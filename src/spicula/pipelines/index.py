@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from spicula.core.bundle import load_bundle
+from spicula.core.embedding import Facts
 from spicula.core.errors import InputError, SpiculaError
-from spicula.datasets.nodule_csv import Coords
+from spicula.datasets.nodule_csv import Coords, NoduleTable, read_nodules
 from spicula.dicom.gaps import Gaps
 from spicula.dicom.reader import Tilt
-from spicula.pipelines.embed_nodules import MEASURED, EmbeddedNodule, embed_table, embeddings_of
+from spicula.pipelines.embed_nodules import EmbeddedNodule, embeddings_of
+from spicula.pipelines.index_rows import SETTLED, embed_rows, unfit_share, unfit_shares
 from spicula.pipelines.models import SEARCH, Models, load_models
 from spicula.retrieval.embedder import Embedder, load_embedder
 from spicula.retrieval.facts import checked_facts
+from spicula.retrieval.faiss_file import faiss_module
 from spicula.retrieval.index import Index, Kind
-from spicula.retrieval.opening import Backend, create_index, open_index, rebuild_structure
+from spicula.retrieval.opening import (
+    Backend,
+    backend_built,
+    compact_index,
+    create_index,
+    open_index,
+    rebuild_structure,
+)
 
 TOGETHER = 32
 """Nodules that are added in one change."""
+
+THERE = "there already"
+"""Why a row is passed over."""
 
 Progress = Callable[[int, int], None]
 
@@ -52,23 +64,34 @@ def is_database(place: str) -> bool:
     return place.startswith(("postgresql://", "postgres://"))
 
 
-def open_place(place: str | Path, *, backend: Backend = "exact") -> Index:
+def open_place(place: str | Path, *, backend: Backend | None = None, ef_search: int | None = None) -> Index:
     """Open an index in a folder or a database.
 
     Args:
         place: Folder, or ``postgresql://USER@HOST/DB#NAME``.
-        backend: How a folder is searched.
+        backend: How it is searched; None by what was built for it, see :func:`spicula.retrieval.opening.open_index`
+            and :meth:`spicula.retrieval.pgvector.PgvectorIndex.open`. A database knows no other than ``exact``.
+        ef_search: Candidates that a graph is searched with; None for the usual number.
 
     Raises:
-        InputError: There is none, or it is damaged.
+        InputError: There is none, it is damaged, or it cannot be searched like that.
         MissingExtraError: The backend's package is not installed.
     """
     if not is_database(str(place)):
-        return open_index(Path(place), backend=backend)
+        return open_index(Path(place), backend=backend, ef_search=ef_search)
     from spicula.retrieval.pgvector import PgvectorIndex
 
     url, name = _parts(str(place))
-    return PgvectorIndex.open(url, name)
+    _check_of_database(backend)
+    if backend is not None and ef_search is not None:
+        raise InputError("ef_search", got=ef_search, expected="none for exact")
+    return PgvectorIndex.open(url, name, ef_search=ef_search, as_built=backend is None)
+
+
+def _check_of_database(backend: Backend | None) -> None:
+    if backend not in (None, "exact"):
+        hint = "leave it out: what 'spicula index rebuild' made there is used"
+        raise InputError("backend of an index in a database", got=backend, expected="none, or exact", hint=hint)
 
 
 def _parts(place: str) -> tuple[str, str]:
@@ -108,9 +131,12 @@ def build_index(
 ) -> Added:  # fmt: skip
     """Make an index of the nodules of a table.
 
+    They are added as they come: what is interrupted is an index of the nodules up to there, and :func:`add_nodules`
+    with the same table goes on.
+
     Args:
         nodules: CSV file with ``pid,nodule_id,image_path,coordX,coordY,coordZ``; further columns become fields.
-        place: A new folder, or ``postgresql://USER@HOST/DB#NAME``.
+        place: A new folder, or ``postgresql://USER@HOST/DB#NAME``; or an index of the same bundle that holds nothing.
         backend: What the folder shall be searched by; faiss's structures are built at the end.
         bundle: Makes the vectors; the shipped one if None.
         models: Of which the outline network is used.
@@ -122,37 +148,57 @@ def build_index(
     Raises:
         InputError: The table cannot be read, no nodule of it can be embedded (nothing is left behind then), or the
             place is taken.
+        MissingExtraError: The backend's package is not installed.
     """
-    embedder = embedder_of(bundle)
-    found = embed_table(nodules, embedder=embedder, models=models or load_models(), coords=coords, gaps=gaps, tilt=tilt)
-    create_place(place, fingerprint=embedder.fingerprint, dimensions=embedder.dimensions)
+    if is_database(place):
+        _check_of_database(backend)
+    elif backend != "exact":
+        faiss_module()  # before hours of work
+    embedder, table = embedder_of(bundle), read_nodules(nodules, coords=coords)
+    made = _created(place, embedder)
     try:
-        with open_place(place) as index:
-            told = _add(index, found, replace=False, progress=progress)
+        with open_place(place, backend="exact") as index:
+            told = _Adding(index, replace=False, progress=progress).add(
+                table, embedder=embedder, models=models or load_models(), gaps=gaps, tilt=tilt
+            )
         if not told.added:
             hint = told.failed[0]
             raise InputError(f"{nodules}: nodules", got="none that could be embedded", expected="one", hint=hint)
     except BaseException:
-        with suppress(SpiculaError):
-            _drop_empty(place)
+        if made:
+            with suppress(SpiculaError):
+                _drop_empty(place)
         raise
-    if backend != "exact":
+    if backend not in ("exact", "faiss-flat"):
         rebuild_index(place, backend=backend)
     return told
 
 
+def _created(place: str, embedder: Embedder) -> bool:
+    """Make an index; False where one is there that holds nothing, as a killed process leaves it."""
+    try:
+        create_place(place, fingerprint=embedder.fingerprint, dimensions=embedder.dimensions)
+    except InputError as taken:
+        try:
+            with open_place(place, backend="exact") as index:
+                if len(index) or (index.fingerprint, index.dimensions) != (embedder.fingerprint, embedder.dimensions):
+                    raise taken
+        except InputError:
+            raise taken from None
+        return False
+    return True
+
+
 def add_nodules(
-    nodules: Path, place: str, *, replace: bool = False, backend: Backend = "exact", bundle: Path | None = None,
-    models: Models | None = None, coords: Coords = "lps", gaps: Gaps = "error", tilt: Tilt = "error",
-    progress: Progress | None = None,
+    nodules: Path, place: str, *, replace: bool = False, bundle: Path | None = None, models: Models | None = None,
+    coords: Coords = "lps", gaps: Gaps = "error", tilt: Tilt = "error", progress: Progress | None = None,
 ) -> Added:  # fmt: skip
-    """Add the nodules of a table to an index.
+    """Add the nodules of a table to an index; those that are there already are not embedded again.
 
     Args:
         nodules: CSV file, see :func:`build_index`.
         place: The index.
         replace: Put nodules in the place of those that are there; else these stay as they are.
-        backend: How a folder is searched.
         bundle: Makes the vectors; the shipped one if None.
         models: Of which the outline network is used.
         coords: What the coordinates are.
@@ -164,48 +210,70 @@ def add_nodules(
         InputError: The table cannot be read, or the index's vectors were made by another bundle.
     """
     embedder = embedder_of(bundle)
-    with open_place(place, backend=backend) as index:
+    with open_place(place, backend="exact") as index:
         if index.fingerprint != embedder.fingerprint:
             raise InputError(
                 f"{place}: vectors", got=f"made by {index.fingerprint}", expected=embedder.fingerprint,
                 hint="name its bundle with --bundle, or build the index anew",
             )  # fmt: skip
-        found = embed_table(
-            nodules, embedder=embedder, models=models or load_models(), coords=coords, gaps=gaps, tilt=tilt,
-            fields={**MEASURED, **index.fields},
+        table = read_nodules(nodules, coords=coords)
+        return _Adding(index, replace=replace, progress=progress).add(
+            table, embedder=embedder, models=models or load_models(), gaps=gaps, tilt=tilt
+        )
+
+
+class _Adding:
+    """A table under way into an index: what is embedded waits until there are enough to be added together."""
+
+    def __init__(self, index: Index, *, replace: bool, progress: Progress | None) -> None:
+        self._index, self._replace, self._progress = index, replace, progress
+        self._kinds: dict[str, Kind] = {**SETTLED, **index.fields}
+        self._names, self._waiting = set[str](), list[EmbeddedNodule]()
+        self._added, self._kept, self._failed = 0, 0, list[str]()
+
+    def add(self, table: NoduleTable, *, embedder: Embedder, models: Models, gaps: Gaps, tilt: Tilt) -> Added:
+        """Add all rows that can be; whatever breaks in, those that are embedded by then are there."""
+        rows = embed_rows(
+            table, embedder=embedder, models=models, fields=self._index.fields, refused=self._refused, gaps=gaps,
+            tilt=tilt,
         )  # fmt: skip
-        return _add(index, found, replace=replace, progress=progress)
+        try:
+            for done, one in enumerate(rows, start=1):
+                self._take(one)
+                if len(self._waiting) == TOGETHER:
+                    self._write()
+                if self._progress is not None:
+                    self._progress(done, len(self._failed))
+        finally:
+            self._write()
+        return Added(self._added, self._kept, tuple(self._failed))
 
+    def _refused(self, name: str, facts: Facts) -> str | None:
+        if name in self._names:
+            return "there twice in the table"
+        self._names.add(name)
+        return THERE if not self._replace and name in self._index else unfit_share(facts)
 
-def _add(
-    index: Index, nodules: Iterator[EmbeddedNodule], *, replace: bool, progress: Progress | None
-) -> Added:  # fmt: skip
-    added, kept, failed, seen = 0, 0, list[str](), set[str]()
-    kinds, done = {**MEASURED, **index.fields}, 0
-    while some := tuple(islice(nodules, TOGETHER)):
-        fresh, older = list[EmbeddedNodule](), list[EmbeddedNodule]()
-        for one in some:
-            done += 1
-            name = one.finding_id
-            why, there = one.error or ("there twice in the table" if name in seen else ""), name in index
-            if not why and (replace or not there):
-                why = _unfit(one, kinds)
-            if why:
-                failed.append(f"nodule {one.nodule_id} of {one.pid}: {why}")
-            elif not there:
-                fresh.append(one)
-            elif replace:
-                older.append(one)
-            else:
-                kept += 1
-            seen.add(name)
-            if progress is not None:
-                progress(done, len(failed))
-        for chosen, change in ((fresh, index.add), (older, index.update)):
-            if chosen:
-                change(*embeddings_of(chosen, fingerprint=index.fingerprint))
-        added += len(fresh) + len(older)
-    return Added(added, kept, tuple(failed))
+    def _take(self, one: EmbeddedNodule) -> None:
+        why = one.error or _unfit(one, self._kinds)
+        if why == THERE:
+            self._kept += 1
+        elif why:
+            self._failed.append(f"nodule {one.nodule_id} of {one.pid}: {why}")
+        else:
+            self._waiting.append(one)
+
+    def _write(self) -> None:
+        """Add what waits; another process may have added the same meanwhile."""
+        waiting, self._waiting = self._waiting, []
+        fresh = [one for one in waiting if one.finding_id not in self._index]
+        older = [one for one in waiting if one not in fresh]
+        if fresh:
+            self._index.add(*embeddings_of(fresh, fingerprint=self._index.fingerprint))
+        if older and self._replace:
+            self._index.update(*embeddings_of(older, fingerprint=self._index.fingerprint))
+        self._added += len(waiting) if self._replace else len(fresh)
+        self._kept += 0 if self._replace else len(older)
 
 
 def _unfit(nodule: EmbeddedNodule, kinds: dict[str, Kind]) -> str:
@@ -220,7 +288,7 @@ def _unfit(nodule: EmbeddedNodule, kinds: dict[str, Kind]) -> str:
 
 def _drop_empty(place: str) -> None:
     """Take an index away if it holds nothing."""
-    with open_place(place) as index:
+    with open_place(place, backend="exact") as index:
         if len(index):
             return
     if not is_database(place):
@@ -242,25 +310,76 @@ def remove_nodules(place: str, finding_ids: Sequence[str], *, where: str | None 
     """
     if not finding_ids and where is None:
         raise InputError("nodules to remove", got="none named", expected="ids or a condition", hint="--id or --where")
-    with open_place(place) as index:
+    with open_place(place, backend="exact") as index:
         names = [*dict.fromkeys([*finding_ids, *(index.ids(where) if where is not None else ())])]
         if names:
             index.remove(names)
         return len(names)
 
 
-def rebuild_index(place: str, *, backend: Backend = "faiss-hnsw") -> None:
+def rebuild_index(place: str, *, backend: Backend | None = None) -> None:
     """Make anew what faiss or PostgreSQL searches by.
 
+    Args:
+        place: The index.
+        backend: Of a folder: which structure; None for the one that was built last, or ``faiss-hnsw``.
+
     Raises:
-        InputError: The backend has no such structure.
+        InputError: The backend has no such structure, or there are too few findings for it.
         MissingExtraError: Its package is not installed.
     """
-    if not is_database(place):
-        if backend == "exact":
+    if is_database(place):
+        _check_of_database(backend)
+    chosen = backend or ("exact" if is_database(place) else backend_built(Path(place)) or "faiss-hnsw")
+    with open_place(place, backend="exact") as index:
+        if not is_database(place) and chosen in ("exact", "faiss-flat"):
             hint = "take faiss-hnsw or faiss-ivfpq"
-            raise InputError(f"{place}: structure to search by", got="none for exact", hint=hint)
-        rebuild_structure(Path(place), backend=backend)
-        return
-    with open_place(place) as index:
-        index.build()  # type: ignore[attr-defined]
+            raise InputError(f"{place}: structure to search by", got=f"none for {chosen}", hint=hint)
+        if not len(index):
+            hint = "`spicula index add` puts some in"
+            raise InputError("structure to search by", got="an empty index", expected="findings", hint=hint)
+        if is_database(place):
+            index.build()  # type: ignore[attr-defined]
+            return
+    rebuild_structure(Path(place), backend=chosen)
+    with open_index(Path(place), backend=chosen) as made:
+        if not made.uses_structure:
+            hint = "until there are more they are searched one by one, which is quick"
+            raise InputError(f"{place}: structure of {chosen}", got=f"{len(made)} findings", expected="16", hint=hint)
+
+
+def compact_place(place: str) -> tuple[int, int]:
+    """Take off the disk what was removed from an index in a folder or replaced, in all its files.
+
+    Returns:
+        Bytes of all files before and after.
+
+    Raises:
+        InputError: An index in a database, or see :func:`spicula.retrieval.opening.compact_index`.
+    """
+    if is_database(place):
+        hint = "what is removed there is deleted at once; VACUUM on the server gives its room back"
+        raise InputError("index to compact", got="one in a database", expected="a folder", hint=hint)
+    with open_place(place, backend="exact") as index:
+        before = index.stats().bytes_on_disk
+    compact_index(Path(place))
+    with open_place(place, backend="exact") as index:
+        return before, index.stats().bytes_on_disk
+
+
+def check_place(place: str, *, backend: Backend | None = None) -> tuple[str, ...]:
+    """Read everything of an index again, with all files that are derived from it.
+
+    Args:
+        place: The index.
+        backend: How it is opened; None as one that is searched one by one, which what is derived cannot hinder.
+
+    Returns:
+        A sentence for each thing that is wrong; none for a sound index.
+
+    Raises:
+        InputError: There is none, or it is too damaged to be opened.
+    """
+    with open_place(place, backend="exact" if backend is None else backend) as index:
+        wrong = tuple(index.check())
+        return wrong or tuple(unfit_shares(index))

@@ -25,7 +25,7 @@ from spicula.pipelines.search_arms import SearchRecipe, middle_of
 from spicula.pipelines.search_head_fit import HeadRecipe, fit_head
 from spicula.pipelines.search_nodules import Pieces, features_of_pieces
 from spicula.retrieval.embedder import HEAD_FILE, NETWORK_FILE, TASK, Embedder, load_embedder
-from spicula.retrieval.opening import create_index, open_index
+from spicula.retrieval.opening import create_index, open_index, replace_index
 
 NAME = "nodule-search"
 INDEX = "lidc-index"
@@ -104,7 +104,7 @@ def index_lidc(
 
     Args:
         data: Development data with ``lidc_nodules`` and ``lidc_xml``.
-        folder: Where; an older one is replaced.
+        folder: Where; an older one is replaced once the new one is whole.
         cases: Nodules to index.
         bundle: Makes the vectors.
         outlines: By networks that have not learned from the nodule's patient: the outlines of new patients are such.
@@ -123,8 +123,7 @@ def index_lidc(
     create_index(aside, fingerprint=bundle.fingerprint, dimensions=embedder.dimensions)
     with open_index(aside) as index:
         index.add(Embeddings(np.stack(vectors), names, bundle.fingerprint), facts)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    replace_index(aside, folder)
 
 
 def lidc_facts(data: Path, cases: tuple[Case, ...]) -> list[dict[str, Fact]]:

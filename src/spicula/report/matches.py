@@ -11,7 +11,16 @@ from spicula import __version__
 from spicula.core.embedding import Match
 from spicula.core.files import written_aside
 from spicula.core.neighbors import Neighborhood
-from spicula.report.neighbors import match_record, neighbors_record, outcome, phrase, shared_words
+from spicula.report.neighbors import (
+    facts_record,
+    match_record,
+    neighbors_record,
+    outcome,
+    phrase,
+    place_of,
+    scan_of,
+    shared_words,
+)
 from spicula.report.pictures import Picture
 from spicula.report.text import DISCLAIMER, plain_text, rendered
 
@@ -63,12 +72,13 @@ class Told(Protocol):
         """Of the matches."""
 
 
-def matches_record(answers: Sequence[Told], *, index: str) -> dict[str, Any]:
+def matches_record(answers: Sequence[Told], *, index: str, warnings: Sequence[str] = ()) -> dict[str, Any]:
     """The record of a search: plain JSON values.
 
     Args:
         answers: In the order of the queries.
         index: Where was searched.
+        warnings: What was odd about the index and the images of the queries, each a sentence.
     """
     return {
         "schema": SCHEMA,
@@ -77,11 +87,12 @@ def matches_record(answers: Sequence[Told], *, index: str) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "disclaimer": DISCLAIMER,
         "index": plain_text(index),
+        "warnings": list(map(plain_text, warnings)),
         "queries": [
             {
                 "pid": plain_text(one.answer.query.pid),
                 "nodule_id": plain_text(one.answer.query.nodule_id),
-                "evidence": neighbors_record(one.evidence),
+                "evidence": {**neighbors_record(one.evidence), "where": plain_text(one.evidence.where)},
                 "matches": [{"rank": rank, **row} for rank, row in enumerate(_rows(one), start=1)],
             }
             for one in answers
@@ -90,7 +101,7 @@ def matches_record(answers: Sequence[Told], *, index: str) -> dict[str, Any]:
 
 
 def _rows(told: Told) -> list[dict[str, Any]]:
-    return [match_record(match) for match in told.answer.matches]
+    return [{**match_record(match), "facts": facts_record(match)} for match in told.answer.matches]
 
 
 def matches_table(told: Told) -> Any:
@@ -102,14 +113,22 @@ def matches_table(told: Told) -> Any:
     named = plain_text(query.nodule_id) + (f" of {plain_text(query.pid)}" if query.pid else "")
     title, under = escape(named), escape(" ".join(sentences(told.evidence)))
     table = Table(title=title, title_justify="left", caption=under, caption_justify="left")
-    for column in ("rank", "distance", "patient", "nodule", "mm", "outcome", "diagnosis"):
-        table.add_column(column, justify="right" if column in ("rank", "distance", "mm") else "left")
-    for rank, match in enumerate(told.answer.matches, start=1):
-        row = cells(match)
-        table.add_row(
-            str(rank), *(escape(row[name]) for name in ("distance", "pid", "nodule", "size", "outcome", "diagnosis"))
-        )
+    rows = [cells(match) for match in told.answer.matches]
+    shown = [name for name in _COLUMNS if name not in _WHERE or any(row[name] for row in rows)]
+    table.add_column("rank", justify="right")
+    for name in shown:
+        right = name in ("distance", "size")
+        table.add_column(_COLUMNS[name], justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for rank, row in enumerate(rows, start=1):
+        table.add_row(str(rank), *(escape(row[name]) for name in shown))
     return table
+
+
+_COLUMNS = {
+    "distance": "distance", "pid": "patient", "nodule": "nodule", "size": "mm", "outcome": "outcome",
+    "diagnosis": "diagnosis", "place": "x, y, z (mm LPS)", "scan": "scan",
+}  # fmt: skip
+_WHERE = ("place", "scan")
 
 
 def cells(match: Match) -> dict[str, str]:
@@ -123,6 +142,8 @@ def cells(match: Match) -> dict[str, str]:
         "size": f"{size:.1f}" if isinstance(size, float | int) else "",
         "outcome": outcome(match),
         "diagnosis": plain_text(str(facts.get("diagnosis", ""))),
+        "place": place_of(match),
+        "scan": scan_of(match),
     }
 
 
@@ -135,14 +156,22 @@ def sentences(found: Neighborhood) -> list[str]:
     return said
 
 
-def write_matches_page(path: Path, answers: Sequence[Told], *, index: str) -> None:
-    """Write a page with pictures, whole or not at all: self-contained, no script, no network."""
+def write_matches_page(path: Path, answers: Sequence[Told], *, index: str, warnings: Sequence[str] = ()) -> None:
+    """Write a page with pictures, whole or not at all: self-contained, no script, no network.
+
+    Args:
+        path: The file to write.
+        answers: In the order of the queries.
+        index: Where was searched.
+        warnings: What was odd about the index and the images of the queries, each a sentence.
+    """
     page = rendered(
         "matches.html.j2",
         version=__version__,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M %Z").strip(),
         disclaimer=DISCLAIMER,
         index=plain_text(index),
+        warnings=list(map(plain_text, warnings)),
         queries=[
             {
                 "pid": plain_text(one.answer.query.pid),

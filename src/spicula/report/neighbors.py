@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from spicula.core.embedding import Match
-from spicula.core.neighbors import Neighborhood, Share
+from spicula.core.neighbors import Neighborhood, Share, as_share
 from spicula.report.text import number, plain_text
 from spicula.report.words import TRAIT_WORDS
 
@@ -13,18 +14,31 @@ TOLD = (
     "pid", "nodule_id", "type", "diameter_mm", "malignant", "diagnosis", "diagnosis_by", "study_date", "series_uid",
     "image_path", "x_mm", "y_mm", "z_mm",
 )  # fmt: skip
-"""Facts of a match that are passed on, and where to see it."""
+"""Facts of a match that go into the report of a scan, and where to see it."""
+
+_NAMED = 3
 
 
 def phrase(found: Neighborhood) -> str:
-    """One or two sentences for a reader.
+    """A few sentences for a reader.
 
     Example:
         >>> phrase(Neighborhood("1", "net@0", ()))
         'No past case of another patient is at hand.'
     """
+    where = plain_text(found.where)
     if not found.matches:
-        return "No past case of another patient is at hand."
+        met = f"was found that meets the condition {where}." if where else "is at hand."
+        said, but = f"No past case of another patient {met}", "And this finding is unlike anything in the index."
+    else:
+        said, but = _shares(found), "But this finding is unlike anything in the index: they say little of it."
+        if where:
+            said += f" Only cases that meet the condition {where} were looked at."
+    return f"{said} {but}" if found.is_unlike_all else said
+
+
+def _shares(found: Neighborhood) -> str:
+    """How they turned out, and whose outcome cannot be read."""
     several = "nodule" if len(found.matches) == 1 else "nodules"
     first = f"Of {len(found.matches)} similar past {several}"
     if found.malignant is None:
@@ -32,9 +46,16 @@ def phrase(found: Neighborhood) -> str:
     else:
         patients = "patient" if found.malignant.patients == 1 else "patients"
         said = f"{first} of {found.malignant.patients} {patients}, {percent(found.malignant)} were malignant."
-    if found.is_unlike_all:
-        said += " But this finding is unlike anything in the index: they say little of it."
+    odd = [one.finding_id for one in found.matches if _is_odd(one)]
+    if odd:
+        names = ", ".join(map(plain_text, odd[:_NAMED])) + (" ..." if len(odd) > _NAMED else "")
+        said += f" The outcome of {len(odd)} of them does not count: it is no number from 0 to 1 ({names})."
     return said
+
+
+def _is_odd(match: Match) -> bool:
+    """Whether what the index says of the outcome cannot be one."""
+    return "malignant" in match.facts and as_share(match.facts["malignant"]) is None
 
 
 def percent(share: Share) -> str:
@@ -66,8 +87,8 @@ def outcome(match: Match) -> str:
         >>> outcome(Match("a/1", 0.1, {"pid": "a", "malignant": 1.0}))
         'malignant'
     """
-    value = match.facts.get("malignant")
-    if not isinstance(value, float | int):
+    value = as_share(match.facts.get("malignant"))
+    if value is None:
         return ""
     return "malignant" if value >= 0.5 else "benign"
 
@@ -89,10 +110,40 @@ def neighbors_record(found: Neighborhood) -> dict[str, Any]:
 
 
 def match_record(match: Match) -> dict[str, Any]:
-    """A match with the facts that are passed on."""
-    facts = {name: match.facts[name] for name in TOLD if name in match.facts}
-    plain = {name: plain_text(value) if isinstance(value, str) else number(value) for name, value in facts.items()}
-    return {"distance": number(match.distance), **plain}
+    """A match with the facts that go into the report of a scan."""
+    facts = facts_record(match)
+    return {"distance": number(match.distance), **{name: facts[name] for name in TOLD if name in facts}}
+
+
+def facts_record(match: Match) -> dict[str, Any]:
+    """All that the index knows of a match, its own columns too: plain JSON values, ``pid`` and ``nodule_id`` first."""
+    return {
+        plain_text(name): plain_text(value) if isinstance(value, str) else number(value)
+        for name, value in match.facts.items()
+    }
+
+
+def scan_of(match: Match) -> str:
+    """The scan of a match: the path of its image, else its series; empty where the index knows neither.
+
+    Example:
+        >>> scan_of(Match("a/1", 0.1, {"pid": "a", "series_uid": "1.2.3"}))
+        'series 1.2.3'
+    """
+    path, series = (plain_text(str(match.facts.get(name, ""))) for name in ("image_path", "series_uid"))
+    return path or (f"series {series}" if series else "")
+
+
+def place_of(match: Match) -> str:
+    """Where it is in its scan, mm LPS; empty where the index does not know.
+
+    Example:
+        >>> place_of(Match("a/1", 0.1, {"x_mm": 56.25, "y_mm": 86.0, "z_mm": -115.9}))
+        '56.2, 86.0, -115.9'
+    """
+    values = [match.facts.get(f"{axis}_mm") for axis in "xyz"]
+    numbers = [value for value in values if isinstance(value, float | int) and math.isfinite(value)]
+    return ", ".join(f"{value:.1f}" for value in numbers) if len(numbers) == 3 else ""
 
 
 def _share(share: Share) -> dict[str, Any]:

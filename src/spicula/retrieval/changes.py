@@ -69,7 +69,10 @@ def take_out(store: Store, finding_ids: Sequence[str]) -> None:
 
 
 def compact(store: Store) -> None:
-    """Write the vectors anew without gaps; the new file counts from the moment the data base names it.
+    """Take off the disk what belongs to no finding: write vectors and data base anew without gaps.
+
+    The new file counts from the moment the data base names it; what a process left that was killed is taken away.
+    Vectors without gaps stay as they are.
 
     Raises:
         InputError: It cannot be written; nothing is changed then.
@@ -78,12 +81,16 @@ def compact(store: Store) -> None:
         state = change.state
         path = store.folder / vectors_name(state.generation)
         old = open_vectors(path, state.rows, state.dimensions)
-        rows = rows_where(change.connection, "1", ())
-        blocks = (old[rows[start : start + _BLOCK]] for start in range(0, rows.size, _BLOCK))
-        _write(store.folder / vectors_name(state.generation + 1), 0, blocks)
-        renumber(change.connection, rows)
-        change.state = replace(state, generation=state.generation + 1, rows=int(rows.size))
-    path.unlink(missing_ok=True)
+        _remove_others(path)
+        whole = state.rows == state.findings and path.stat().st_size == old.nbytes
+        if not whole:
+            rows = rows_where(change.connection, "1", ())
+            blocks = (old[rows[start : start + _BLOCK]] for start in range(0, rows.size, _BLOCK))
+            _write(store.folder / vectors_name(state.generation + 1), 0, blocks)
+            renumber(change.connection, rows)
+            change.state = replace(state, generation=state.generation + 1, rows=int(rows.size))
+    if not whole:
+        path.unlink(missing_ok=True)
     store.vacuum()
 
 
@@ -91,10 +98,15 @@ def _append(folder: Path, state: State, vectors: Vectors) -> None:
     """Put vectors behind those that count; files of other generations, left by a killed process, are removed."""
     path = folder / vectors_name(state.generation)
     open_vectors(path, state.rows, state.dimensions)  # whole, or nothing may be put behind it
-    for other in folder.glob("vectors-*.f32"):
+    _remove_others(path)
+    _write(path, state.rows, [vectors])
+
+
+def _remove_others(path: Path) -> None:
+    """Remove all files of vectors but one, while nobody else changes the index."""
+    for other in path.parent.glob("vectors-*.f32"):
         if other != path:
             other.unlink(missing_ok=True)
-    _write(path, state.rows, [vectors])
 
 
 def _write(path: Path, row: int, blocks: Iterable[Vectors]) -> None:

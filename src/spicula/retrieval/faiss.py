@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from spicula.core.errors import InputError
 from spicula.retrieval.faiss_building import Progress, build_structure
-from spicula.retrieval.faiss_file import Built, Opened, faiss_module, read_built, verify_built
+from spicula.retrieval.faiss_file import Built, Opened, faiss_module, read_built, remove_built
 from spicula.retrieval.folder import FolderIndex
 from spicula.retrieval.nearest import Near, measured, merged, nearest_rows, slack
 from spicula.retrieval.selection import Allowed
@@ -133,16 +133,35 @@ class FaissIndex(FolderIndex):
         Raises:
             InputError: The folder cannot be written.
         """
-        before = None if self._kind == "flat" else read_built(self._folder, self._kind)
         super().compact()
-        if before is not None:
-            made = before.settings
-            self.build(
-                m=made.get("m", 32),
-                ef_construction=made.get("ef_construction", 200),
-                parts=made.get("parts"),
-                anew=True,
-            )
+        if self._kind != "flat" and read_built(self._folder, self._kind) is not None and not self.uses_structure:
+            self.build_again()
+
+    def build_again(self, *, progress: Progress | None = None) -> None:
+        """Make the structure anew with the numbers it was built with; take it away where there is too little for it.
+
+        Args:
+            progress: Told how many vectors are done.
+
+        Raises:
+            InputError: It cannot be understood, another process is building, or the folder cannot be written.
+        """
+        before = None if self._kind == "flat" else read_built(self._folder, self._kind)
+        if self._kind == "flat" or before is None:
+            return
+        made = before.settings
+        self.build(
+            m=made.get("m", 32), ef_construction=made.get("ef_construction", 200), parts=made.get("parts"), anew=True,
+            progress=progress,
+        )  # fmt: skip
+        if read_built(self._folder, self._kind) == before and not self.uses_structure:
+            remove_built(self._folder, self._kind)
+
+    @property
+    def uses_structure(self) -> bool:
+        """Whether a structure of these vectors is there."""
+        with self._view() as view:
+            return self._structure(view) is not None
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -249,16 +268,6 @@ class FaissIndex(FolderIndex):
             return view.state.findings
         counted = view.connection.execute("SELECT COUNT(*) FROM findings WHERE _row >= ?", (opened[0].rows,))
         return int(counted.fetchone()[0])
-
-    def _derived_errors(self) -> Iterator[InputError]:
-        if self._kind == "flat":
-            return
-        try:
-            built = read_built(self._folder, self._kind)
-            if built is not None:
-                verify_built(self._folder, built)
-        except InputError as error:
-            yield error
 
     @contextmanager
     def _threads_set(self) -> Iterator[None]:

@@ -13,10 +13,10 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -92,6 +92,26 @@ def read_built(folder: Path, kind: Approximate) -> Built | None:
     except (ValueError, TypeError, AttributeError) as error:
         raise damaged(path, got="something else", expected="name, size and checksum", hint=REBUILD) from error
     return built
+
+
+def built_kinds(folder: Path) -> tuple[Approximate, ...]:
+    """Kinds of the structures in a folder, the one that was written last first."""
+    found: list[tuple[int, Approximate]] = []
+    for kind in get_args(Approximate):
+        with suppress(OSError):
+            found.append((os.stat(folder / f"{kind}.json").st_mtime_ns, kind))
+    return tuple(kind for _, kind in sorted(found, reverse=True))
+
+
+def errors_of_built(folder: Path) -> Iterator[InputError]:
+    """Read all structures of a folder; what is wrong with them, none for sound ones. It needs no faiss."""
+    for kind in built_kinds(folder):
+        try:
+            built = read_built(folder, kind)
+            if built is not None:
+                verify_built(folder, built)
+        except InputError as error:
+            yield error
 
 
 def open_built(folder: Path, built: Built, *, mapped: bool = True) -> Any:
@@ -249,6 +269,18 @@ def remove_built(folder: Path, kind: Approximate) -> None:
     """Remove a structure: findings are searched one by one until it is built again. A damaged one can be removed."""
     (folder / f"{kind}.json").unlink(missing_ok=True)
     _remove_files(folder, kind, but="")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove structures that no small file names, as a killed process leaves them.
+
+    Raises:
+        InputError: Another process is building, or a small file cannot be understood.
+    """
+    for kind in get_args(Approximate):
+        with building(folder, kind):
+            built = read_built(folder, kind)
+            _remove_files(folder, kind, but="" if built is None else built.file)
 
 
 def _witnesses(vectors: Vectors, rows: int) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from spicula.core.embedding import Embeddings, Fact, Facts, Match, Scope
 from spicula.core.errors import InputError
 from spicula.retrieval import changes
+from spicula.retrieval.faiss_file import errors_of_built
 from spicula.retrieval.index import IndexStats, Kind
 from spicula.retrieval.nearest import Near, nearest_rows, squared_lengths
 from spicula.retrieval.queries import check_places, checked_queries, no_such
@@ -82,6 +83,16 @@ class FolderIndex(ABC):
         """Name and kind of everything that is known of its findings, ``pid`` and ``nodule_id`` first."""
         with self._store.reading() as (_, state):
             return state.fields
+
+    @property
+    def generation(self) -> str:
+        """Another text after every change, see :attr:`spicula.retrieval.index.Index.generation`."""
+        return self._store.stamp()
+
+    @property
+    def uses_structure(self) -> bool:
+        """Whether it searches through something that was built for it; otherwise it looks at one by one."""
+        return False
 
     def __len__(self) -> int:
         """Number of findings."""
@@ -172,12 +183,12 @@ class FolderIndex(ABC):
             )  # fmt: skip
 
     def check(self) -> Iterator[str]:
-        """Read everything again; one sentence for each thing that is wrong, none for a sound index."""
+        """Read everything again, all that faiss made included; a sentence for each thing that is wrong."""
         wrong: list[str] = []
         try:
             with self._view() as view:
                 wrong += [str(error) for error in errors_of_all(view)]
-            wrong += [str(error) for error in self._derived_errors()]
+            wrong += [str(error) for error in errors_of_built(self._folder)]
         except InputError as error:
             wrong.append(str(error))
         yield from dict.fromkeys(wrong)
@@ -204,10 +215,6 @@ class FolderIndex(ABC):
     def _unindexed(self, view: View) -> int:
         """Findings that are not in an approximate structure yet."""
         return 0
-
-    def _derived_errors(self) -> Iterator[InputError]:
-        """What is wrong with files that were made from the truth."""
-        return iter(())
 
     def _exact(self, view: View, queries: Vectors, k: int, allowed: Allowed) -> list[Near]:
         """The nearest, one by one."""

@@ -21,7 +21,8 @@ class IndexStats:
     """What an index holds.
 
     Args:
-        backend: ``"exact"``, ``"faiss-flat"``, ``"faiss-hnsw"``, ``"faiss-ivfpq"`` or ``"pgvector"``.
+        backend: ``"exact"``, ``"faiss-flat"``, ``"faiss-hnsw"``, ``"faiss-ivfpq"``, ``"pgvector"`` or
+            ``"pgvector-hnsw"``.
         findings: How many are there.
         patients: Of how many patients.
         dimensions: Of a vector.
@@ -60,6 +61,14 @@ class Index(Protocol):
     @property
     def fields(self) -> Mapping[str, Kind]:
         """Name and kind of everything that is known of its findings, ``pid`` and ``nodule_id`` first."""
+        ...
+
+    @property
+    def generation(self) -> str:
+        """Another text after every add, update and remove, whoever made it: what was worked out before is stale then.
+
+        It costs no more than a number read, and means nothing but that it is the same or another one.
+        """
         ...
 
     def __len__(self) -> int:

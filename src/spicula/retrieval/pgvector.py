@@ -31,10 +31,13 @@ from spicula.retrieval.facts import checked_facts
 from spicula.retrieval.index import IndexStats, Kind
 from spicula.retrieval.nearest import measured
 from spicula.retrieval.postgres import Session
-from spicula.retrieval.postgres_table import Found, Table
-from spicula.retrieval.queries import check_places, checked_embeddings, checked_queries, checked_scope, no_such
+from spicula.retrieval.postgres_table import Found, Table, limits_of
+from spicula.retrieval.queries import check_places, checked_embeddings, checked_queries, no_such
 from spicula.retrieval.vectors import Vectors
 from spicula.retrieval.where import storable
+
+EF_SEARCH, FEW = 100, 10_000
+"""Candidates that a graph is searched with where nobody says how many, and findings that need no graph."""
 
 _LONGEST, _LONGEST_GRAPH = 16_000, 2_000
 """Dimensions that the extension stores, and that it takes into a graph."""
@@ -47,8 +50,11 @@ class PgvectorIndex:
     way; the next call connects again.
     """
 
-    def __init__(self, session: Session, table: Table, *, ef_search: int | None = None) -> None:
-        self._session, self._table, self._ef_search = session, table, ef_search
+    def __init__(
+        self, session: Session, table: Table, *, ef_search: int | None = None, as_built: bool = False
+    ) -> None:  # fmt: skip
+        self._session, self._table, self._as_built = session, table, as_built and ef_search is None
+        self._ef_search = EF_SEARCH if self._as_built else ef_search
         self._shown = f"index {table.name} in {session.shown}"
         with session.transaction(snapshot=True) as cursor:
             self._fingerprint, self._dimensions = table.identity(cursor)
@@ -81,7 +87,7 @@ class PgvectorIndex:
             return cls(session, table, ef_search=ef_search)
 
     @classmethod
-    def open(cls, url: str, name: str, *, ef_search: int | None = None) -> PgvectorIndex:
+    def open(cls, url: str, name: str, *, ef_search: int | None = None, as_built: bool = False) -> PgvectorIndex:
         """Open an index that is there.
 
         Args:
@@ -89,6 +95,8 @@ class PgvectorIndex:
             name: Of the index.
             ef_search: None searches exactly. A number from 1 to 1000 searches through the graph of :meth:`build`; a
                 higher one is slower and misses less.
+            as_built: Without ``ef_search``: search through the graph where one was built and there are more findings
+                than :data:`FEW`, exactly otherwise.
 
         Raises:
             InputError: A name or URL that cannot be, no server, no extension, no such index, or one of another format.
@@ -97,7 +105,7 @@ class PgvectorIndex:
         table = Table(name)
         _check_number("ef_search", ef_search, 1, 1000)
         with _closed_on_error(Session(url)) as session:
-            return cls(session, table, ef_search=ef_search)
+            return cls(session, table, ef_search=ef_search, as_built=as_built)
 
     @staticmethod
     def drop(url: str, name: str) -> None:
@@ -134,6 +142,12 @@ class PgvectorIndex:
         """Name and kind of everything that is known of its findings, ``pid`` and ``nodule_id`` first."""
         with self._reading() as cursor:
             return MappingProxyType(self._table.fields(cursor))
+
+    @property
+    def generation(self) -> str:
+        """Another text after every change, see :attr:`spicula.retrieval.index.Index.generation`."""
+        with self._reading() as cursor:
+            return self._table.stamp(cursor)
 
     def __len__(self) -> int:
         """Number of findings."""
@@ -185,7 +199,7 @@ class PgvectorIndex:
         Through the graph, some that belong there may be missed, and of more than ``ef_search`` equally near ones any.
         """
         queries = checked_queries(vectors, self._dimensions, fingerprint=fingerprint, expected=self._fingerprint)
-        limits = _limits(len(queries), scope, pids, own)
+        limits = limits_of(len(queries), scope, pids, own)
         with self._reading() as cursor:
             self._check_places(cursor, k)
             sql, values = self._table.condition(cursor, where)
@@ -236,7 +250,9 @@ class PgvectorIndex:
         with self._reading() as cursor:
             findings, patients, size = self._table.measures(cursor)
             fields = MappingProxyType(self._table.fields(cursor))
-        return IndexStats("pgvector", findings, patients, self._dimensions, self._fingerprint, fields, size)
+            graph = self._ef_search is not None and any(self._table.graphs(cursor).values())
+        backend = "pgvector-hnsw" if graph else "pgvector"
+        return IndexStats(backend, findings, patients, self._dimensions, self._fingerprint, fields, size)
 
     def check(self) -> Iterator[str]:
         """Read everything again; one sentence for each thing that is wrong, none for a sound index."""
@@ -244,7 +260,7 @@ class PgvectorIndex:
         try:
             with self._reading() as cursor:
                 wrong += self._table.errors(cursor, self._dimensions)
-                if self._ef_search is not None and not self._table.graphs(cursor):
+                if self._ef_search is not None and not self._as_built and not self._table.graphs(cursor):
                     wrong.append(f"{self._shown}: no graph for approximate search: build() makes it")
         except InputError as error:
             wrong.append(str(error))
@@ -277,6 +293,7 @@ class PgvectorIndex:
         with self._session.transaction() as cursor:
             self._check_identity(self._table.identity(cursor, lock=True))
             yield cursor
+            self._table.draw_stamp(cursor)
 
     @contextmanager
     def _putting(self, embeddings: Embeddings, facts: Sequence[Facts]) -> Iterator[tuple[Any, list[dict[str, Fact]]]]:
@@ -292,18 +309,26 @@ class PgvectorIndex:
     ) -> list[set[str]]:
         """Ids of the findings of which each query's k nearest are some."""
         candidates: list[set[str]] = [set()] * len(queries)
-        if self._ef_search is not None:
-            if not any(self._table.graphs(cursor).values()):
-                hint = "build() makes it; open without ef_search to search exactly"
-                raise InputError(f"{self._shown}: approximate search", got="no graph that is whole", hint=hint)
-            self._table.look_closely(cursor, self._ef_search)
-            candidates = self._asked(queries, k, conditions, among=max(k, self._ef_search))
+        effort = self._effort(cursor)
+        if effort is not None:
+            self._table.look_closely(cursor, effort)
+            candidates = self._asked(queries, k, conditions, among=max(k, effort))
         # The graph may give up before k are found that fit: then these queries are asked exactly.
         short = [number for number, found in enumerate(candidates) if len(found) < k]
         exact = self._asked(queries[short], k, [conditions[number] for number in short])
         for number, found in zip(short, exact, strict=True):
             candidates[number] = found
         return candidates
+
+    def _effort(self, cursor: Any) -> int | None:
+        """Candidates that the graph is searched with; None where every finding is measured."""
+        if self._ef_search is None or any(self._table.graphs(cursor).values()):
+            few = self._as_built and self._table.size(cursor, enough=FEW + 1) <= FEW
+            return None if few else self._ef_search
+        if self._as_built:
+            return None
+        hint = "build() makes it; open without ef_search to search exactly"
+        raise InputError(f"{self._shown}: approximate search", got="no graph that is whole", hint=hint)
 
     def _asked(
         self,
@@ -343,25 +368,6 @@ def _ranked(found: Found, query: Vectors, k: int, candidates: set[str]) -> tuple
     near = measured(found.vectors, query, rows, k)
     pairs = zip(near.rows[:k].tolist(), near.distances[:k].tolist(), strict=True)
     return tuple(Match(found.names[row], distance, found.facts[row]) for row, distance in pairs)
-
-
-def _limits(
-    queries: int, scope: Scope, pids: Sequence[str] | None, own: Sequence[str | None] | None
-) -> list[tuple[str, list[Fact]]]:
-    """What each query may find besides the condition: more SQL and its values."""
-    patients = checked_scope(scope, pids, queries)
-    if own is not None and len(own) != queries:
-        raise InputError("own ids", got=len(own), expected=f"{queries}, one for each query or None")
-    if not all(map(storable, patients)):
-        raise InputError("patients of the queries", got="one with NUL or half a letter", expected="UTF-8 without NUL")
-    sign = "=" if scope == "same-patient" else "<>"
-    limits: list[tuple[str, list[Fact]]] = [(f" AND pid {sign} %s", [pid]) for pid in patients]
-    limits = limits or [("", [])] * queries
-    itself = [None] * queries if own is None else own
-    return [
-        (sql, values) if one is None or not storable(one) else (f"{sql} AND _finding_id <> %s", [*values, one])
-        for (sql, values), one in zip(limits, itself, strict=True)
-    ]
 
 
 def _check_number(what: str, value: int | None, low: int, high: int) -> None:

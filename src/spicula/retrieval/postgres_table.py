@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from spicula.core.embedding import Embeddings, Fact
+from spicula.core.embedding import Embeddings, Fact, Scope
 from spicula.core.errors import InputError
 from spicula.retrieval.facts import ALWAYS
 from spicula.retrieval.index import Kind
+from spicula.retrieval.queries import checked_scope
 from spicula.retrieval.vectors import Vectors
 from spicula.retrieval.where import AllOf, AnyOf, Condition, Not, parse_condition, quoted_name, storable, to_sql
 
@@ -105,7 +106,7 @@ class Table:
             InputError: There is a schema of the name.
         """
         if cursor.execute("SELECT to_regnamespace(%s)", (self.schema,)).fetchone()[0] is not None:
-            hint = f"open it, or take it away: DROP SCHEMA {self.schema} CASCADE"
+            hint = f"open it, put more into it with `spicula index add`, or DROP SCHEMA {self.schema} CASCADE"
             raise InputError(f"index {self.name}", got="one that exists", expected="a new name", hint=hint)
         storage = "PLAIN" if dimensions <= _INLINE else "EXTERNAL"
         for statement in _CREATE.format(schema=self.schema, dimensions=dimensions, storage=storage).split(";"):
@@ -133,6 +134,15 @@ class Table:
             raise InputError(f"format of index {self.name}", got=number and number[0], expected=FORMAT, hint=hint)
         fingerprint, dimensions = cursor.execute(f"SELECT fingerprint, dimensions FROM {self.meta}").fetchone()
         return fingerprint, dimensions
+
+    def stamp(self, cursor: Any) -> str:
+        """What is another after each change: the server's number of the transaction that made the last."""
+        table, number = cursor.execute(f"SELECT tableoid::text, xmin::text FROM {self.meta}").fetchone()
+        return f"{table}-{number}"
+
+    def draw_stamp(self, cursor: Any) -> None:
+        """Mark a change within its transaction: the row is written anew, as it is."""
+        cursor.execute(f"UPDATE {self.meta} SET format = format")
 
     def fields(self, cursor: Any) -> dict[str, Kind]:
         """Name and kind, in the order they came."""
@@ -266,6 +276,29 @@ class Table:
                     yield f"finding {name}: no {field}"
             if size != dimensions or not abs(length - 1) < 1e-3:
                 yield f"finding {name}: {size} dimensions, length {length:.6g}, expected {dimensions} and 1"
+
+
+def limits_of(
+    queries: int, scope: Scope, pids: Sequence[str] | None, own: Sequence[str | None] | None
+) -> list[tuple[str, list[Fact]]]:
+    """What each query may find besides the condition: more SQL and its values.
+
+    Raises:
+        InputError: An unknown scope, or patients or ids that are not one for each query.
+    """
+    patients = checked_scope(scope, pids, queries)
+    if own is not None and len(own) != queries:
+        raise InputError("own ids", got=len(own), expected=f"{queries}, one for each query or None")
+    if not all(map(storable, patients)):
+        raise InputError("patients of the queries", got="one with NUL or half a letter", expected="UTF-8 without NUL")
+    sign = "=" if scope == "same-patient" else "<>"
+    limits: list[tuple[str, list[Fact]]] = [(f" AND pid {sign} %s", [pid]) for pid in patients]
+    limits = limits or [("", [])] * queries
+    itself = [None] * queries if own is None else own
+    return [
+        (sql, values) if one is None or not storable(one) else (f"{sql} AND _finding_id <> %s", [*values, one])
+        for (sql, values), one in zip(limits, itself, strict=True)
+    ]
 
 
 def _column(field: str) -> str:

@@ -60,7 +60,9 @@ def check_places(k: int, findings: int, index: Path | str) -> None:
         InputError: An empty index, or k below 1 or above the number of findings.
     """
     if findings == 0:
-        raise InputError(f"{index}: an empty index", expected="findings to search", hint="add some first")
+        raise InputError(
+            f"{index}: an empty index", expected="findings to search", hint="`spicula index add` puts some in"
+        )
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= findings:
         raise InputError("k", got=k, expected=f"1 to {findings}, the number of findings in the index")
 

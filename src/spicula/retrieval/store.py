@@ -7,6 +7,7 @@ it is committed; a journal that a killed process left is rolled back by whoever 
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 import zlib
@@ -80,6 +81,7 @@ def create_store(folder: Path, *, fingerprint: str, dimensions: int) -> State:
         state = add_fields(connection, state, ALWAYS)
         connection.execute("CREATE INDEX findings_of_patient ON findings (pid)")
         _write_state(connection, state)
+        _draw_stamp(connection)
         connection.execute("COMMIT")
     finally:
         connection.close()
@@ -160,9 +162,19 @@ class Store:
                 change = Change(connection, before)
                 yield change
                 _write_state(connection, replace(change.state, changes=before.changes + 1))
+                _draw_stamp(connection)
                 connection.execute("COMMIT")
             finally:
                 connection.close()  # rolls back what was not committed
+
+    def stamp(self) -> str:
+        """What is another after each change: the number of changes, and what was drawn by chance at the last.
+
+        A folder that was put in the place of this one, or an older copy that went its own way, may count as many.
+        """
+        with self.reading() as (connection, state):
+            drawn = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            return f"{state.changes}-{drawn & 0xFFFFFFFF:08x}"
 
     def vacuum(self) -> None:
         """Give the disk back what removed findings held."""
@@ -256,6 +268,11 @@ def _write_state(connection: sqlite3.Connection, state: State) -> None:
         "UPDATE meta SET generation = ?, vector_rows = ?, findings = ?, changes = ?, seal = ?",
         (state.generation, state.rows, state.findings, state.changes, state.seal(_schema(connection))),
     )
+
+
+def _draw_stamp(connection: sqlite3.Connection) -> None:
+    """Mark a change within its transaction; indexes made by older versions of Spicula hold 0 until they are changed."""
+    connection.execute(f"PRAGMA user_version = {secrets.randbits(31)}")
 
 
 def _schema(connection: sqlite3.Connection) -> list[tuple[object, ...]]:

@@ -15,8 +15,9 @@ from spicula.retrieval.records import Record, all_records, read_records
 from spicula.retrieval.store import State, read_state
 from spicula.retrieval.vectors import RowNumbers, Vectors, damaged, hexadecimal, vector_checksums, vectors_name
 
-WHOLE_BYTES = 64 * 2**20
-"""Files of vectors up to this size are read and checked as a whole when an index is opened."""
+WHOLE_BYTES, WHOLE_FINDINGS = 16 * 2**20, 5_000
+"""An index with vectors up to this size and up to so many of them is read and checked as a whole when it is opened: a
+tenth of a second. Of larger ones a sample is, and whatever a search brings; :func:`errors_of_all` reads everything."""
 
 _SAMPLE, _LONGEST, _BLOCK = 64, 200, 10_000
 
@@ -64,7 +65,7 @@ def read_gaps(connection: sqlite3.Connection, state: State, path: Path) -> RowNu
 
 def errors_at_opening(view: View) -> Iterator[InputError]:
     """Everything of a small index; of a large one a sample of its findings."""
-    if view.vectors.nbytes <= WHOLE_BYTES:
+    if view.vectors.nbytes <= WHOLE_BYTES and view.state.findings <= WHOLE_FINDINGS:
         yield from errors_of_all(view)
         return
     rows = np.setdiff1d(np.linspace(0, view.state.rows - 1, _SAMPLE).astype(np.int64), view.gaps)

@@ -60,7 +60,9 @@ def checked_box(box: Sequence[float], *, rows: int, columns: int) -> Box:
             hint="give pixels of this slice, counted from 0; x runs along a row",
         )  # fmt: skip
     if min(x1 - x0, y1 - y0) < THINNEST_PIXELS:
-        raise GeometryError("box", got=f"{x1 - x0:g} x {y1 - y0:g} pixels", expected="2 pixels or more each way")
+        hint = "draw it around the whole nodule, or give the nodule's place (--at)"
+        got = f"{x1 - x0:g} x {y1 - y0:g} pixels"
+        raise GeometryError("box", got=got, expected="2 pixels or more each way", hint=hint)
     return x0, y0, x1, y1
 
 
