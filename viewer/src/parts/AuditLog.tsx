@@ -30,7 +30,7 @@ export function AuditLog() {
   useEffect(() => void read(null), []);
   return (
     <Dialog title="Who did what" testId="audit-log" onClose={() => (auditShown.value = false)}>
-      <div class="table-box" aria-busy={busy}>
+      <div class="table-box audit" aria-busy={busy}>
         <table>
           <thead>
             <tr>
@@ -48,8 +48,8 @@ export function AuditLog() {
                 <td>{time(one.at)}</td>
                 <td>{one.user}</td>
                 <td>{one.action}</td>
-                <td class="quiet">{one.object}</td>
-                <td class="quiet">{details(one.detail)}</td>
+                <td class="quiet uid">{one.object}</td>
+                <td class="quiet uid">{details(one.detail)}</td>
                 <td class="quiet">{one.address}</td>
               </tr>
             ))}
