@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Pretrains the folds of `spicula train ssm` on a bare machine with a GPU, from this checkout alone. See train/README.md.
+# Pretrains the folds of `spicula train ssm` or `train retrieval` on a bare machine with a GPU, from this checkout alone.
+# See train/README.md.
 #   DATA=slices.npz OUT=out MINUTES=12 bash train/on_device.sh        SMALL=1: tiny, on a CPU, to see that it runs
+#   METHOD=simclr WIDTH=32 ARMS="simclr + frangi + gem;vae" DATA=... bash train/on_device.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here=$(pwd)
@@ -9,8 +11,11 @@ export DATA=${DATA:-runs/slices.npz}             # what `train/packed.py pack` w
 export OUT=${OUT:-runs/on_device/out}            # weights (each below 16 MiB), summary.json, log.txt
 export WORK=${WORK:-runs/on_device/work}         # checkpoints: the same command goes on from them
 export MINUTES=${MINUTES:-12}                    # of everything, from now on
-export ARCH=${ARCH:-vit-mini}
-export EPOCHS=${EPOCHS:-60}                      # fewer if so many cannot be done in time
+export METHOD=${METHOD:-dinov2}                  # of `train ssm`; or simclr or vae, of `train retrieval`
+export ARCH=${ARCH:-vit-mini}                    # dinov2: the transformer
+export ARMS=${ARMS:-}                            # simclr, vae: encoders by name, ; between; else the method's own
+export WIDTH=${WIDTH:-} PUBLISHED=${PUBLISHED:-} # simclr, vae: of the ResNet; 1: shape, views, sizes of the paper
+export EPOCHS=${EPOCHS:-}                        # fewer if so many cannot be done in time; dinov2: 60 if not given
 export FOLDS=${FOLDS:-0 1 2 3 4 all}
 export SMALL=${SMALL:-}
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

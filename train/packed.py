@@ -1,10 +1,11 @@
-"""Slices of ``spicula train ssm`` packed into one small file, and weights that came back put into a run folder.
+"""Slices of ``spicula train ssm`` or ``train retrieval`` packed into one small file, and weights that came back.
 
     python train/packed.py pack RUN FILE --data DATA      (needs the package with the extra 'train')
     python train/packed.py put OUT RUN
 
-Packing rounds HU to steps of 8, far less than the noise that is added in training, and keeps for each fold which
-patients it leaves out, so that nothing but this file is needed to pretrain.
+Packing keeps for each fold which patients it leaves out, so that nothing but this file is needed to pretrain. HU of
+``train ssm`` are rounded to steps of 8, far less than the noise that is added in training. Slices of ``train
+retrieval`` are packed as they are in use, faded away from the outline, to the last HU: little is left of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOWEST_HU, STEP_HU = -1024, 8
+SSM, RETRIEVAL = "train ssm", "train retrieval"
+LOWEST_HU, STEP_HU = -1024, {SSM: 8, RETRIEVAL: 1}
 MOST_BYTES = 64 * 2**20
 TABLE, FACTS = "slices.json", "facts.json"
 SUMMARY = "summary.json"
@@ -43,7 +45,7 @@ def unsqueezed(content: bytes, shape: Sequence[int]) -> NDArray[np.int32]:
 
 def write_packed(
     target: Path, hu: NDArray[np.int16], near: NDArray[np.uint8], rows: Sequence[Sequence[str]],
-    held_out: Mapping[str, Sequence[str]], *, nodules: str = "", step_hu: int = STEP_HU,
+    held_out: Mapping[str, Sequence[str]], *, task: str = SSM, nodules: str = "", step_hu: int | None = None,
 ) -> None:  # fmt: skip
     """Write one file.
 
@@ -52,14 +54,16 @@ def write_packed(
         hu: ``[n, side, side]``.
         near: ``[n, side, side]``.
         rows: Patient, crop and nodule of each image, as in ``slices.json``.
-        held_out: Patients that each pretraining leaves out, by its name.
+        held_out: Patients that each pretraining leaves out, by its fold.
+        task: Whose slices they are.
         nodules: Content of ``nodules.csv``, for the labels that watch.
-        step_hu: HU are rounded to steps of this.
+        step_hu: HU are rounded to steps of this; what is usual for the task if None.
     """
+    step_hu = step_hu or STEP_HU[task]
     whole = np.rint((np.asarray(hu, dtype=np.float32) - LOWEST_HU) / step_hu).astype(np.int32)
     facts = {
         "rows": [list(row) for row in rows], "held_out": {name: list(who) for name, who in held_out.items()},
-        "nodules": nodules, "step_hu": step_hu, "shape": list(hu.shape),
+        "task": task, "nodules": nodules, "step_hu": step_hu, "shape": list(hu.shape),
     }  # fmt: skip
     arrays = {"hu": squeezed(whole), "near": squeezed(near), "facts": lzma.compress(json.dumps(facts).encode())}
     with target.open("wb") as stream:
@@ -85,48 +89,63 @@ def unpack(packed: Path, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def pack(run: Path, target: Path, *, data: Path, folds: int = 5, step_hu: int = STEP_HU) -> int:
+def pack(run: Path, target: Path, *, data: Path, folds: int = 5, step_hu: int | None = None) -> int:
     """Pack the slices of a run folder; the size of the file in bytes."""
     from spicula.core.errors import InputError
+    from spicula.pipelines.run_folder import RUN
+    from spicula.pipelines.search_nodules import as_in_use
     from spicula.pipelines.slice_table import load_slice_table
-    from spicula.pipelines.train_ssm import ALL, nodules_of
 
     table = load_slice_table(run / "slices" if (run / "slices").is_dir() else run)
+    task = json.loads((run / RUN).read_text(encoding="utf-8"))["task"] if (run / RUN).is_file() else SSM
+    if task not in STEP_HU:
+        raise InputError(f"{run}", got=f"a run of '{task}'", expected=f"of '{SSM}' or '{RETRIEVAL}'")
+    patients, fold_of = dealt(table, data, task, folds=folds)
+    held_out = {str(fold): sorted(set(patients[fold_of == fold].tolist())) for fold in range(folds)}
     rows = [[str(cell) for cell in row] for row in zip(table.patients, table.crops, table.case_ids, strict=True)]
-    nodules = nodules_of(table, data, folds=folds)
-    held_out = {str(fold): sorted(set(nodules.patients[nodules.fold_of == fold].tolist())) for fold in range(folds)}
     labels = (data / "lidc_nodules" / "nodules.csv").read_text(encoding="utf-8")
-    write_packed(target, table.hu, table.near, rows, {**held_out, ALL: []}, nodules=labels, step_hu=step_hu)
+    hu = as_in_use(table).hu if task == RETRIEVAL else table.hu
+    write_packed(
+        target, hu, table.near, rows, {**held_out, "all": []}, task=task, nodules=labels, step_hu=step_hu
+    )  # fmt: skip
     size = target.stat().st_size
     if size > MOST_BYTES:
         raise InputError(f"{target}", got=f"{size} bytes", expected=f"{MOST_BYTES}", hint="round to a larger --step-hu")
     return size
 
 
+def dealt(table: Any, data: Path, task: str, *, folds: int) -> tuple[NDArray[np.str_], NDArray[np.intp]]:
+    """Patient and fold of every nodule that is judged: one that has slices, or, in the search, any."""
+    from spicula.datasets import lidc_nodules
+    from spicula.pipelines.ssm_nodules import nodules_of
+
+    if task == RETRIEVAL:
+        cases = lidc_nodules.load_cases(data / "lidc_nodules")
+        return np.array([case.patient_id for case in cases]), lidc_nodules.patient_folds(cases, folds=folds)
+    nodules = nodules_of(table, data, folds=folds)
+    return nodules.patients, nodules.fold_of
+
+
 def put(out: Path, run: Path) -> list[str]:
-    """Put finished weights into a run folder of ``spicula train ssm``, in float32; the names of the pretrainings."""
+    """Put finished weights into a run folder of the command they are for, in float32; their pretrainings' names."""
     import torch
     from safetensors.torch import load_file
 
     from spicula.networks.checkpoint import LOG, save_weights
-    from spicula.pipelines.pretrain_dinov2 import SHAPE
+    from spicula.pipelines.pretraining_loop import SHAPE
     from spicula.pipelines.run_folder import open_run, write_json
 
     told = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-    open_run(run, "train ssm", told["arguments"])
-    done = []
-    for name, facts in told["pretrainings"].items():
-        if not facts["finished"]:
-            continue
-        folder = run / "backbones" / name
-        weights: dict[str, Any] = {}
-        for file in facts["files"]:
-            weights |= load_file(out / file)
-        write_json(folder / SHAPE, told["arguments"]["shape"])
+    open_run(run, told["task"], told["arguments"])
+    given = {key: value for file in told["files"] for key, value in load_file(out / file).items()}
+    whole = {key: value.float() if value.dtype == torch.float16 else value for key, value in given.items()}
+    done = {name: facts for name, facts in told["pretrainings"].items() if facts["finished"]}
+    for name, facts in done.items():
+        folder, start = run / facts["folder"], f"{name}/"
+        write_json(folder / SHAPE, facts["shape"])
         (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in facts["log"]), encoding="utf-8")
-        save_weights(folder, {key: value.to(torch.float32) for key, value in weights.items()})
-        done.append(name)
-    return done
+        save_weights(folder, {key.removeprefix(start): whole[key] for key in whole if key.startswith(start)})
+    return list(done)
 
 
 def main() -> None:
@@ -134,10 +153,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack")
-    packing.add_argument("run", type=Path, help="run folder of 'spicula train ssm', or its slices/")
+    packing.add_argument(
+        "run", type=Path, help="run folder of 'spicula train ssm' or 'retrieval', or the first's slices/"
+    )
     packing.add_argument("file", type=Path)
     packing.add_argument("--data", type=Path, required=True, help="folder of the development data")
-    packing.add_argument("--step-hu", type=int, default=STEP_HU)
+    packing.add_argument("--step-hu", type=int, help=f"to which HU are rounded, if not to {STEP_HU}")
     putting = commands.add_parser("put")
     putting.add_argument("out", type=Path)
     putting.add_argument("run", type=Path)

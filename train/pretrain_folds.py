@@ -1,84 +1,33 @@
-"""Pretrain the folds of ``spicula train ssm`` side by side, within some minutes; started by ``on_device.sh``.
+"""Pretrain folds side by side, within some minutes; started by ``on_device.sh``, what is pretrained: :mod:`methods`.
 
 Needs torch, numpy, safetensors and accelerate; other packages of the house, which read scans, may be absent.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-NEEDED = ("torch", "numpy", "safetensors", "accelerate")
-NOT_NEEDED = (
-    "SimpleITK", "scipy", "nibabel", "pydicom", "gdcm", "highdicom", "jpeg_ls", "pylibjpeg", "openjpeg", "PIL",
-    "requests", "urllib3", "platformdirs", "openvino", "sklearn", "onnx",
-)  # fmt: skip
+from bare_machine import prepare
+from methods import Method, given
+
 MOST_BYTES = 16 * 2**20 - 2**16
 """Of one file that is given back."""
+
+NAMED_BYTES = 256
+"""What a tensor's name, shape and place take there, at most."""
 
 LAST_SECONDS = 25.0
 """Kept free for writing what was learned."""
 
 LEAST_EPOCHS = 10
-
-
-class _Absent(ModuleType):
-    """Stands for a package that is not there and is not used: all that is asked of it is as absent."""
-
-    def __getattr__(self, name: str) -> _Absent:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Absent(f"{self.__name__}.{name}")
-
-    def __call__(self, *args: Any, **more: Any) -> Any:
-        raise ModuleNotFoundError(f"{self.__name__} is not on this machine")
-
-
-class _Absence(MetaPathFinder, Loader):
-    """Gives :class:`_Absent` for some packages and what lies in them."""
-
-    def __init__(self, packages: Sequence[str]) -> None:
-        self.packages = frozenset(packages)
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Of a package in the list only."""
-        return ModuleSpec(fullname, self, is_package=True) if fullname.split(".")[0] in self.packages else None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty one."""
-        return _Absent(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run."""
-
-
-def is_there(package: str) -> bool:
-    """Whether a package can be imported."""
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def prepare() -> list[str]:
-    """Stop where a needed package is lacking, and do without those that are not needed; their names."""
-    lacking = [package for package in NEEDED if not is_there(package)]
-    if lacking:
-        sys.exit(f"error: {sys.executable} lacks {', '.join(lacking)}. Hint: PYTHON=/path/to/another/python")
-    absent = [package for package in NOT_NEEDED if not is_there(package)]
-    sys.meta_path.insert(0, _Absence(absent))
-    return absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +39,7 @@ class Order:
         out: Where weights and the summary go.
         work: Where checkpoints lie.
         minutes: Of everything.
-        arch: Name of the transformer.
-        epochs: Of each pretraining.
-        names: Of the pretrainings.
+        method: What is pretrained.
         jobs: So many at a time.
         small: Tiny, to see that it runs.
     """
@@ -101,41 +48,28 @@ class Order:
     out: Path
     work: Path
     minutes: float
-    arch: str
-    epochs: int
-    names: tuple[str, ...]
+    method: Method
     jobs: int
     small: bool
 
     @classmethod
     def given(cls) -> Order:
         """As ``on_device.sh`` exported it."""
-        env, small = os.environ, bool(os.environ.get("SMALL"))
-        names = tuple(env.get("FOLDS", "0 1 2 3 4 all").split())
+        env, small, method = os.environ, bool(os.environ.get("SMALL")), given()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jobs = int(env.get("JOBS") or (1 if small else min(len(names), max(1, cores // 2))))
-        return cls(
-            Path(env["DATA"]), Path(env["OUT"]), Path(env["WORK"]), float(env.get("MINUTES", "12")),
-            env.get("ARCH", "vit-mini"), 1 if small else int(env.get("EPOCHS", "60")), names, jobs, small,
-        )  # fmt: skip
+        jobs = int(env.get("JOBS") or (1 if small else min(len(method.names), max(1, cores // 2))))
+        minutes = float(env.get("MINUTES", "12"))
+        return cls(Path(env["DATA"]), Path(env["OUT"]), Path(env["WORK"]), minutes, method, jobs, small)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the pretrainings."""
+        return self.method.names
 
     @property
     def steps_measured(self) -> int:
         """Of a measurement."""
         return 2 if self.small else 40
-
-    def shape(self) -> Any:
-        """Of the transformer."""
-        from spicula.networks.vit import SHAPES, VitShape
-
-        return VitShape(32, 1, 2, image=70, layer_scale=1.0) if self.small else SHAPES[self.arch]
-
-    def recipe(self, epochs: int) -> Any:
-        """Of the pretraining, that of ``spicula train ssm``."""
-        from spicula.pretraining.dinov2 import compact_recipe
-
-        recipe = compact_recipe(epochs=epochs)
-        return replace(recipe, batch=8) if self.small else recipe
 
     def slices(self) -> tuple[Any, dict[str, Any]]:
         """The table and what is known of it."""
@@ -154,9 +88,18 @@ class Order:
 
     def rows(self, table: Any, facts: dict[str, Any], name: str) -> Any:
         """Rows that a pretraining learns from."""
-        import numpy as np
+        return self.method.rows(table, facts["held_out"][self.method.fold_of(name)])
 
-        return np.flatnonzero(~np.isin(table.patients, facts["held_out"][name]))
+    def lasting(self, epochs: int) -> Order:
+        """The same, with other epochs."""
+        return replace(self, method=self.method.lasting(epochs))
+
+    def begun(self) -> Order | None:
+        """The same, with the epochs that an earlier call has settled on; None if there was none."""
+        run = self.work / "run.json"
+        if not run.is_file():
+            return None
+        return self.lasting(json.loads(run.read_text(encoding="utf-8"))["arguments"]["recipe"]["epochs"])
 
 
 def synchronized(run: Callable[[], Any], times: int) -> float:
@@ -184,17 +127,15 @@ def peak_flops(precision: str) -> float:
     return float(2 * side**3 / synchronized(lambda: a @ b, 20 if cuda else 3))
 
 
-def measured(order: Order) -> dict[str, float]:
+def measured(order: Order, name: str) -> dict[str, float]:
     """Images a second of one pretraining, the operations of an image, and the peak of matrix products."""
     import numpy as np
     from torch.utils.flop_counter import FlopCounterMode
 
-    from spicula.pipelines.pretrain_dinov2 import _Training
-
     table, _ = order.slices()
-    recipe = replace(order.recipe(order.epochs), steps_per_epoch=1000)
-    rows = np.arange(recipe.batch) % len(table.patients)
-    training = _Training(table, np.arange(len(table.patients)), order.shape(), recipe, None, 1)
+    training = order.method.training(table, name)
+    batch = training.recipe.batch
+    rows = np.arange(batch) % len(table.patients)
 
     def step() -> None:
         training._step(rows, 0, 0)
@@ -203,39 +144,33 @@ def measured(order: Order) -> dict[str, float]:
         step()
     seconds = synchronized(step, order.steps_measured)
     return {
-        "images_per_second": recipe.batch / seconds, "flop_an_image": counter.get_total_flops() / recipe.batch,
+        "images_per_second": batch / seconds, "flop_an_image": counter.get_total_flops() / batch, "batch": batch,
         "peak_flops": peak_flops(training.accelerator.mixed_precision),
     }  # fmt: skip
 
 
-def abreast(order: Order, command: str, names: Sequence[str]) -> list[subprocess.Popen[str]]:
+def abreast(command: str, names: Sequence[str]) -> list[subprocess.Popen[str]]:
     """This script again, once for each name."""
     script = [sys.executable, __file__, command]
     pipe = subprocess.PIPE if command == "measure" else None
     return [subprocess.Popen([*script, name], stdout=pipe, text=True) for name in names]
 
 
-def epochs_in_time(order: Order, images_of_an_epoch: int, rate: float, seconds: float) -> int:
+def epochs_in_time(wanted: int, images_of_an_epoch: int, rate: float, seconds: float) -> int:
     """As many as asked for, or as there is time for."""
     most = int(0.9 * seconds * rate / images_of_an_epoch)
-    if most >= order.epochs or order.small:
-        return order.epochs
-    print(f"WARNING: {order.epochs} epochs do not fit into {seconds:.0f} s at {rate:.0f} images/s: {most} do")
+    if most >= wanted:
+        return wanted
+    print(f"WARNING: {wanted} epochs do not fit into {seconds:.0f} s at {rate:.0f} images/s: {most} do")
     return max(LEAST_EPOCHS, most)
 
 
 def pretrain(order: Order, name: str) -> None:
     """One pretraining, from its checkpoint on."""
-    from spicula.pipelines.pretrain_dinov2 import nearest_neighbors_probe, pretrain_dinov2
-
     table, facts = order.slices()
-    arguments = json.loads((order.work / "run.json").read_text(encoding="utf-8"))["arguments"]
-    rows = order.rows(table, facts, name)
-    probe = nearest_neighbors_probe(table, order.work / "slices", rows) if facts["nodules"] else None
-    pretrain_dinov2(
-        table, rows, order.work / "backbones" / name, shape=order.shape(),
-        recipe=order.recipe(arguments["recipe"]["epochs"]), probe=probe, probe_every=10,
-        report=lambda line: print(f"{name}: {line}"),
+    order.method.pretrain(
+        table, order.rows(table, facts, name), order.work, name,
+        data=order.work / "slices" if facts["nodules"] else None, report=lambda line: print(f"{name}: {line}"),
     )  # fmt: skip
 
 
@@ -243,11 +178,11 @@ def run_all(order: Order, until: float) -> None:
     """Pretrainings side by side; those that are not done in time are stopped, their checkpoints stay."""
     from spicula.networks.checkpoint import WEIGHTS
 
-    waiting = [name for name in order.names if not (order.work / "backbones" / name / WEIGHTS).is_file()]
+    waiting = [name for name in order.names if not (order.method.folder(order.work, name) / WEIGHTS).is_file()]
     running: dict[str, subprocess.Popen[str]] = {}
     while (waiting or running) and time.monotonic() < until:
         while waiting and len(running) < order.jobs:
-            running[waiting[0]] = abreast(order, "pretrain", waiting[:1])[0]
+            running[waiting[0]] = abreast("pretrain", waiting[:1])[0]
             waiting.pop(0)
         time.sleep(0.2)
         for name, process in list(running.items()):
@@ -261,98 +196,126 @@ def run_all(order: Order, until: float) -> None:
         process.wait()
 
 
-def collect(order: Order, name: str) -> dict[str, Any]:
-    """Give back the weights of a pretraining in half precision, of its last checkpoint if it has not ended."""
-    import torch
-    from safetensors.torch import load_file, save_file
+def collect(order: Order, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known of a pretraining, and its weights, of its last checkpoint if it has not ended."""
+    from safetensors.torch import load_file
 
     from spicula.networks.checkpoint import CHECKPOINT, LOG, WEIGHTS
+    from spicula.pipelines.pretraining_loop import SHAPE
 
-    folder = order.work / "backbones" / name
+    folder, start = order.method.folder(order.work, name), order.method.kept(name)
     log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()] if (folder / LOG).is_file() else []
-    finished = (folder / WEIGHTS).is_file()
-    if not finished and not (folder / CHECKPOINT).is_file():
-        return {"finished": False, "epochs": 0, "files": [], "log": log}
+    shape = json.loads((folder / SHAPE).read_text()) if (folder / SHAPE).is_file() else None
+    finished, weights = (folder / WEIGHTS).is_file(), {}
     if finished:
         weights = load_file(folder / WEIGHTS)
-    else:
-        start = "average.backbone."
+    elif (folder / CHECKPOINT).is_file():
         stored = load_file(folder / CHECKPOINT)
         weights = {key.removeprefix(start): value for key, value in stored.items() if key.startswith(start)}
+    place = folder.relative_to(order.work).as_posix()
+    return {"folder": place, "finished": finished, "epochs": len(log), "shape": shape, "log": log}, weights
+
+
+def give_back(out: Path, weights: Mapping[str, Any]) -> list[str]:
+    """Write weights into few small files, matrices in half precision; the names of the files."""
+    import torch
+    from safetensors.torch import save_file
+
     parts: list[dict[str, Any]] = [{}]
     size = 0
     for key, value in weights.items():
-        half = value.to(torch.float16)
-        if parts[-1] and size + half.nbytes > MOST_BYTES:
+        kept = value.to(torch.float16) if value.is_floating_point() and value.ndim > 1 else value
+        if parts[-1] and size + kept.nbytes + NAMED_BYTES > MOST_BYTES:
             parts.append({})
             size = 0
-        parts[-1][key], size = half, size + half.nbytes
-    files = []
-    for number, part in enumerate(parts):
-        files.append(f"{name}{'' if finished else '-unfinished'}{f'-{number}' if len(parts) > 1 else ''}.safetensors")
-        save_file(part, order.out / files[-1])
-    return {"finished": finished, "epochs": len(log), "files": files, "log": log}
+        parts[-1][key], size = kept.contiguous(), size + kept.nbytes + NAMED_BYTES
+    files = [f"weights-{number}.safetensors" for number, part in enumerate(parts) if part]
+    for file, part in zip(files, parts, strict=False):
+        save_file(part, out / file)
+    return files
+
+
+def checked(order: Order, facts: Mapping[str, Any]) -> None:
+    """Stop where the slices are not those that are asked for."""
+    wanted, folds = order.method.task, facts["held_out"]
+    if facts["task"] != wanted:
+        sys.exit(
+            f"error: {order.data}: got slices of '{facts['task']}', expected of '{wanted}'. "
+            f"Hint: pack a run folder of it, and name another WORK"
+        )
+    unknown = list(dict.fromkeys(map(order.method.fold_of, order.names)) - folds.keys())
+    if unknown:
+        sys.exit(f"error: FOLDS: got {', '.join(unknown)}, expected some of {', '.join(folds)}")
+
+
+def settled(order: Order, table: Any, facts: dict[str, Any], until: float) -> tuple[Order, dict[str, Any]]:
+    """Measure, and settle how many epochs there is time for, unless that is done; the order and what was measured."""
+    one = measured(order, order.names[0])
+    alone, peak, flop = one["images_per_second"], one["peak_flops"], one["flop_an_image"]
+    print(f"matrix products: {peak / 1e12:.2f} TFLOP/s; an image: {flop / 1e9:.2f} GFLOP")
+    print(f"one pretraining alone: {alone:.1f} images/s, {alone * flop / peak:.1%} of that")
+    rate, share, begun = alone, alone * flop / peak, order.begun()
+    if begun is None and order.jobs > 1:
+        told = [process.communicate()[0] for process in abreast("measure", order.names[: order.jobs])]
+        each = [json.loads(line.splitlines()[-1]) for line in told]
+        rate = sum(line["images_per_second"] for line in each)
+        share = sum(line["images_per_second"] * line["flop_an_image"] for line in each) / peak
+        print(f"{order.jobs} side by side: {rate:.1f} images/s, {share:.1%}")
+    if begun is None and not order.small:
+        batch = int(one["batch"])
+        images = sum(len(order.rows(table, facts, name)) // batch * batch for name in order.names)
+        order = order.lasting(epochs_in_time(order.method.epochs, images, rate, until - time.monotonic()))
+    return begun or order, {
+        "peak_tflop_per_second": peak / 1e12, "gflop_an_image": flop / 1e9,
+        "images_per_second": {"alone": alone, "side_by_side": rate},
+        "share_of_peak": {"alone": alone * flop / peak, "side_by_side": share},
+    }  # fmt: skip
 
 
 def main() -> int:
     """All of it."""
-    until = time.monotonic() + 60 * Order.given().minutes - LAST_SECONDS
-    absent, order = prepare(), Order.given()
+    started, absent = time.monotonic(), prepare()
+    order = Order.given()
+    until = started + 60 * order.minutes - LAST_SECONDS
     import torch
     from packed import SUMMARY
 
-    from spicula.pipelines.run_folder import as_json, open_run, write_json
+    from spicula.pipelines.run_folder import open_run, write_json
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     if device == "CPU" and not order.small:
         sys.exit(f"error: torch {torch.__version__} sees no GPU. Hint: SMALL=1 tries it on a CPU")
     print(f"{device}, torch {torch.__version__}; not needed and absent: {', '.join(absent) or 'nothing'}")
     table, facts = order.slices()
-    unknown = [name for name in order.names if name not in facts["held_out"]]
-    if unknown:
-        sys.exit(f"error: FOLDS: got {', '.join(unknown)}, expected some of {', '.join(facts['held_out'])}")
-    speed = measured(order)
-    alone, peak, flop = speed["images_per_second"], speed["peak_flops"], speed["flop_an_image"]
-    print(f"matrix products: {peak / 1e12:.2f} TFLOP/s; an image: {flop / 1e9:.2f} GFLOP")
-    print(f"one pretraining alone: {alone:.1f} images/s, {alone * flop / peak:.1%} of that")
-    started = (order.work / "run.json").is_file()
-    rate, epochs = alone, order.epochs
-    if started:
-        epochs = json.loads((order.work / "run.json").read_text(encoding="utf-8"))["arguments"]["recipe"]["epochs"]
-    elif order.jobs > 1:
-        told = [process.communicate()[0] for process in abreast(order, "measure", order.names[: order.jobs])]
-        rate = sum(json.loads(line.splitlines()[-1])["images_per_second"] for line in told)
-        print(f"{order.jobs} side by side: {rate:.1f} images/s, {rate * flop / peak:.1%}")
-    if not started:
-        batch = order.recipe(epochs).batch
-        images = sum(len(order.rows(table, facts, name)) // batch * batch for name in order.names)
-        epochs = epochs_in_time(order, images, rate, until - time.monotonic())
-    folds = len(facts["held_out"]) - 1
-    recipe = as_json(asdict(order.recipe(epochs)))
-    arguments = {"shape": asdict(order.shape()), "recipe": recipe, "folds": folds, "limit": None}
-    open_run(order.work, "train ssm", arguments)
-    print(f"{len(order.names)} pretrainings of {epochs} epochs, {order.jobs} at a time")
+    checked(order, facts)
+    order, speed = settled(order, table, facts, until)
+    arguments = order.method.arguments(len(facts["held_out"]) - 1)
+    open_run(order.work, order.method.task, arguments)
+    print(f"{len(order.names)} pretrainings of {order.method.epochs} epochs, {order.jobs} at a time")
     run_all(order, until)
-    done = {name: collect(order, name) for name in order.names}
+    found = {name: collect(order, name) for name in order.names}
+    weights = {f"{name}/{key}": value for name, (_, one) in found.items() for key, value in one.items()}
+    done = {name: one for name, (one, _) in found.items()}
     seen = [line["images_per_second"] for one in done.values() for line in one["log"][1:] or one["log"]]
+    speed["images_per_second"]["of_a_pretraining"] = sum(seen) / max(1, len(seen))
+    files = give_back(order.out, weights)
     write_json(order.out / SUMMARY, {
-        "device": device, "torch": torch.__version__, "jobs": order.jobs, "arguments": arguments,
-        "peak_tflop_per_second": peak / 1e12, "gflop_an_image": flop / 1e9,
-        "images_per_second": {"alone": alone, "side_by_side": rate, "of_a_pretraining": sum(seen) / max(1, len(seen))},
-        "share_of_peak": {"alone": alone * flop / peak, "side_by_side": rate * flop / peak},
-        "pretrainings": done,
+        "device": device, "torch": torch.__version__, "jobs": order.jobs, "task": order.method.task,
+        "arguments": arguments, **speed, "files": files, "pretrainings": done,
     })  # fmt: skip
     for name, one in done.items():
-        print(f"{name}: {'finished' if one['finished'] else 'NOT finished'}, {one['epochs']} epochs, {one['files']}")
-    return 0 if any(one["files"] for one in done.values()) else 1
+        print(f"{name}: {'finished' if one['finished'] else 'NOT finished'}, {one['epochs']} epochs")
+    print(f"weights: {', '.join(files) or 'none'}")
+    return 0 if files else 1
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["measure"]:
         prepare()
-        print(json.dumps(measured(Order.given())))
+        print(json.dumps(measured(Order.given(), sys.argv[2])))
     elif sys.argv[1:2] == ["pretrain"]:
         prepare()
-        pretrain(Order.given(), sys.argv[2])
+        order = Order.given()
+        pretrain(order.begun() or order, sys.argv[2])
     else:
         raise SystemExit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from spicula.core.errors import InputError  # noqa: E402
 from spicula.pretraining.region_views import (  # noqa: E402
     RegionViewRecipe,
     compact_views,
+    frangi_of_tensor,
     region_views,
     undisturbed,
 )
+from spicula.transforms.frangi import frangi  # noqa: E402
 
 STILL = RegionViewRecipe(pixels=28, area=(1.0, 1.0), aspect=(1.0, 1.0), shift=0.0, window=0.0)
 
@@ -92,6 +95,31 @@ def test_the_second_channel_is_what_the_filter_says_of_the_view():
     assert undisturbed(regions(), STILL, filter_of=filter_of).shape == (4, 2, 28, 28)
     with pytest.raises(InputError, match="filter"):
         undisturbed(regions(), STILL, filter_of=lambda gray: gray[:1])
+
+
+@pytest.mark.parametrize("shape", [(6, 64, 64), (3, 40, 56), (1, 9, 12)])
+def test_frangis_filter_where_the_images_lie_is_that_of_numpy(shape):
+    y, x = np.indices(shape[1:])
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, np.pi, (shape[0], 1, 1))
+    away = (x - shape[2] / 2) * np.sin(angle) - (y - shape[1] / 2) * np.cos(angle)
+    gray = np.clip(np.exp(-(away**2) / 18) + rng.normal(0, 0.05, shape), 1e-4, 1).astype(np.float32)
+    gray[0] = 0.3  # flat
+    found, expected = frangi_of_tensor(torch.from_numpy(gray)).numpy(), frangi(gray, batched=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert not found[0].any()
+    assert shape[0] == 1 or expected[1:].max() > 0.5
+
+
+def test_on_another_device_frangis_filter_stays_there():
+    there = regions().to("meta")  # what were to leave it would raise
+    for view in region_views(
+        there, replace(compact_views(), pixels=28), chance(), filter_of=partial(frangi, batched=True)
+    ):
+        assert view.shape == (4, 2, 28, 28)
+        assert view.device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta"):
+        undisturbed(there, STILL, filter_of=lambda gray: gray)
 
 
 @pytest.mark.parametrize(

@@ -101,14 +101,7 @@ def train_retrieval(
     names = [*map(str, range(folds)), ALL]
     _require_known("only", only, names)
     _require_known("arms", arms, list(ARMS))
-    arguments = {
-        "recipe": asdict(recipe),
-        "head": asdict(head),
-        "tuning": asdict(tuning),
-        "folds": folds,
-        "limit": limit,
-    }
-    open_run(out, "train retrieval", as_json(arguments))
+    open_run(out, "train retrieval", arguments_of(recipe, head, tuning, folds=folds, limit=limit))
     table = as_in_use(
         read_slices(data, out / "slices", outline_run=outline_run, folds=folds, limit=limit, report=report)
     )
@@ -143,6 +136,16 @@ def train_retrieval(
     bundle = ship(out, encoder_folder(out, MAIN, ALL), known, pieces, told, recipe=recipe, head=head)
     index_lidc(data, out / INDEX, tuple(cases), bundle=bundle, outlines=outlines, report=report)
     return told
+
+
+def arguments_of(
+    recipe: SearchRecipe, head: HeadRecipe | None = None, tuning: TuningRecipe | None = None, *, folds: int = 5,
+    limit: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What ``run.json`` says of a run of :func:`train_retrieval` with these arguments, as plain JSON values."""
+    parts = {"recipe": asdict(recipe), "head": asdict(head or HeadRecipe()), "tuning": asdict(tuning or TuningRecipe())}
+    found: dict[str, Any] = as_json({**parts, "folds": folds, "limit": limit})
+    return found
 
 
 def _require_known(what: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from scipy import ndimage, sparse
 
 from spicula.core.errors import InputError
 from spicula.transforms.nodule_cube import WINDOW_HU, window
 
 Floats = NDArray[Any]
 Mode = Literal["reflect", "nearest", "mirror", "wrap", "constant"]
+_PADDING = {"reflect": "symmetric", "nearest": "edge", "mirror": "reflect", "wrap": "wrap", "constant": "constant"}
 
 SIGMAS = (2.0, 3.0)
 """Scales in pixels: those of the authors' code, the paper names none."""
@@ -30,20 +30,10 @@ _AT_ONCE, _LEAST_ROWS, _BLOCK = 1 << 16, 8, 64
 
 
 def frangi(
-    image: ArrayLike,
-    sigmas: Sequence[float] = SIGMAS,
-    *,
-    spacing_mm: Sequence[float] | None = None,
-    alpha: float = ALPHA,
-    beta: float = BETA,
-    gamma: float | None = GAMMA,
-    bright: bool = True,
-    normalized: bool = True,
-    batched: bool = False,
-    mode: Mode = "reflect",
-    cval: float = 0.0,
-    dtype: DTypeLike = np.float32,
-) -> Floats:
+    image: ArrayLike, sigmas: Sequence[float] = SIGMAS, *, spacing_mm: Sequence[float] | None = None,
+    alpha: float = ALPHA, beta: float = BETA, gamma: float | None = GAMMA, bright: bool = True, normalized: bool = True,
+    batched: bool = False, mode: Mode = "reflect", cval: float = 0.0, dtype: DTypeLike = np.float32,
+) -> Floats:  # fmt: skip
     """Find lines and tubes, by the eigenvalues ``|l1| <= |l2| <= |l3|`` of the Hessian at some scales.
 
     With ``S² = Σ l²`` the response at a scale is ``exp(-R_B²/2β²) (1 - exp(-S²/2γ²))``, ``R_B = l1/l2``, in 2-D. In
@@ -130,12 +120,9 @@ def frangi_of_the_code(image: ArrayLike, *, batched: bool = False) -> Floats:
 
 
 def frangi_channel(
-    regions_hu: ArrayLike,
-    window_hu: tuple[float, float] = WINDOW_HU,
-    *,
-    setting: Literal["paper", "code"] = "paper",
+    regions_hu: ArrayLike, window_hu: tuple[float, float] = WINDOW_HU, *, setting: Literal["paper", "code"] = "paper",
     bright: bool = True,
-) -> NDArray[np.float32]:
+) -> NDArray[np.float32]:  # fmt: skip
     """Make a network's input channel: the 2-D response of regions that are windowed to 0 to 1 first.
 
     Args:
@@ -164,6 +151,11 @@ def frangi_channel(
     if setting == "paper":
         return frangi(gray, bright=bright, batched=True)
     return frangi_of_the_code(np.rint(gray * 255.0) / np.float64(255.0), batched=True).astype(np.float32)
+
+
+def hessian_operators(length: int, sigma: float) -> NDArray[np.float32]:
+    """What :func:`frangi` multiplies an axis by, ``[4, length, length]``: smooth, slope then smooth, reverse, curve."""
+    return _operator(length, sigma, sigma, "reflect", np.dtype(np.float32).str)[0]
 
 
 def eigenvalues(components: ArrayLike) -> Floats:
@@ -343,16 +335,25 @@ def _pass(array: Floats, operator: _Operator, which: int, *, axis: int, rows: sl
 def _operator(length: int, sigma: float, factor: float, mode: str, dtype: str) -> _Operator:
     """Two Gaussian passes of σ/√2 along an axis; none, one or both of them a derivative times ``factor``."""
     width = sigma / math.sqrt(2.0)
-    radius = int(8.0 * width + 0.5)
-    offset = np.arange(-radius, radius + 1, dtype=np.float64)
+    offset = np.arange(-int(8.0 * width + 0.5), int(8.0 * width + 0.5) + 1, dtype=np.float64)
     gaussian = np.exp(-0.5 * (offset / width) ** 2)
     gaussian /= gaussian.sum()
     kernels = gaussian, gaussian * offset * (factor / width**2)
-    smooth, slope = (sparse.csr_array(ndimage.correlate1d(np.eye(length), k, mode=mode).T) for k in kernels)
-    matrices = np.stack([(last @ first).toarray() for last in (smooth, slope) for first in (smooth, slope)])
+    firsts = [_correlated(np.eye(length), kernel, mode) for kernel in kernels]
+    matrices = np.stack([_correlated(first, kernel, mode) for kernel in kernels for first in firsts])
     hidden = np.abs(matrices).max(axis=(1, 2), keepdims=True) * (np.finfo(dtype).eps / 64)  # by rounding: no band
     band = (np.abs(matrices) > hidden).any(axis=0) | np.eye(length, dtype=bool)
     return matrices.astype(dtype), band.argmax(axis=1), length - band[:, ::-1].argmax(axis=1)
+
+
+def _correlated(matrix: Floats, kernel: Floats, mode: str) -> Floats:
+    """Its columns by an even or odd kernel, in pairs about the middle, so that what is equal cancels exactly."""
+    middle, length, sign = len(kernel) // 2, len(matrix), 1.0 if kernel[0] > 0 else -1.0
+    padded = np.pad(matrix, ((middle, middle), (0, 0)), mode=_PADDING[mode])  # type: ignore[call-overload]
+    total = np.asarray(kernel[middle] * matrix)
+    for k in range(1, middle + 1):
+        total += kernel[middle + k] * (padded[middle + k :][:length] + sign * padded[middle - k :][:length])
+    return total
 
 
 def _prepared(stack: Floats, kind: np.dtype[Any], *, mode: str, cval: float) -> tuple[Floats, float]:
