@@ -379,6 +379,29 @@ def test_a_damaged_or_hostile_archive_is_refused_whole(sqlite, tmp_path, change,
     assert not Path("/tmp/evil").exists()
 
 
+def test_a_backup_of_an_earlier_version_is_brought_up_to_date(sqlite, tmp_path) -> None:
+    backup(sqlite, tmp_path / "b.zip")
+
+    def earlier(members: dict[str, bytes]) -> None:
+        manifest(revision="0001")(members)
+        told = [json.loads(line) for line in members["tables/studies.jsonl"].splitlines()]
+        lines = [json.dumps({name: one for name, one in row.items() if name != "newest_at"}) for row in told]
+        members["tables/studies.jsonl"] = "".join(f"{line}\n" for line in lines).encode()
+
+    old = changed(tmp_path / "b.zip", tmp_path / "old.zip", earlier, sums=True)
+    restore(old, tmp_path / "new")
+    with open_workplace(tmp_path / "new") as restored:
+        assert {**rows(restored), "studies": []} == {**rows(sqlite), "studies": []}
+        for row in restored.studies.list().rows:
+            assert row == {
+                **sqlite.studies.get(row["study_uid"]),
+                "newest_at": row["received_at"],
+                "series": 1,
+                "instances": 3,
+            }
+        assert list(check(restored)) == []
+
+
 def test_rows_that_do_not_fit_leave_no_table_and_no_folder(sqlite, postgres_url, tmp_path) -> None:
     backup(sqlite, tmp_path / "b.zip")
 

@@ -7,21 +7,23 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
 from spicula.core.errors import InputError, OfflineError
+from spicula.dicom.deidentify import deidentified_uid
 from spicula.dicom.inbox import facts_of
 from spicula.dicom.pacs import Pacs
 from spicula.dicom.web import DicomWeb
 from spicula.pipelines import exchange
 from spicula.pipelines.archives import archive_named, opened
+from spicula.pipelines.current_outputs import RESULTS_FOLDER
 from spicula.pipelines.exchange import (
     PULL,
     PULLS_FOLDER,
-    RESULTS_FOLDER,
     SEND,
     ask_pull,
     ask_send,
@@ -116,6 +118,70 @@ def test_a_study_is_brought_in_and_analyzed_once(place: Workplace, there: str, w
     assert told is not None
     assert (told["added"], told["known"], told["analyses"]) == (0, SLICES, [analysis])
     assert list((place.folder / PULLS_FOLDER).glob("*")) == []
+
+
+@pytest.mark.parametrize("way", ["web", "dimse", "move"])
+def test_a_store_that_de_identifies_fetches_and_counts_a_study_once(
+    empty: Orthanc, there: str, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an archive names by one UID, such a store has under another."""
+    fetched: list[str] = []
+    fetch = exchange._fetch
+
+    def seen(archive: Any, client: Any, study_uid: str, series_uid: str, folder: Path) -> None:
+        fetched.append(series_uid)
+        fetch(archive, client, study_uid, series_uid, folder)
+
+    monkeypatch.setattr(exchange, "_fetch", seen)
+    write_archives(tmp_path / "hidden", empty)
+    with open_workplace(tmp_path / "hidden", deidentify=True) as place:
+        told = []
+        for _ in range(2):
+            job = ask_pull(place, way, there, by="ada")
+            work(place, once=True, handlers=tiny_handlers())
+            assert place.queue.get(job.id).state == "done", place.queue.get(job.id).message
+            told.append(place.queue.get(job.id).result or {})
+        study = deidentified_uid(there, secret=place.secret or b"")
+        assert [(one["added"], one["known"], one["studies"]) for one in told] == [(4, 0, [study]), (0, 4, [study])]
+        assert told[0]["analyses"] == told[1]["analyses"] != []
+        assert len(fetched) == 1
+        (row,) = place.studies.list().rows
+        assert (row["study_uid"], row["deidentified"]) == (study, True)
+        extra = pydicom.dcmread(tmp_path / "ct" / "slice-0004.dcm")
+        extra.SOPInstanceUID = extra.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        extra.ImagePositionPatient[2] += 2.0
+        extra.save_as(tmp_path / "extra.dcm")
+        DicomWeb(empty.web).store([tmp_path / "extra.dcm"])
+        job = ask_pull(place, way, there, by="ada")
+        work(place, once=True, handlers=tiny_handlers())
+        last = place.queue.get(job.id).result or {}
+        assert (last["added"], last["known"], last["studies"]) == (1, 4, [study])
+        assert last["analyses"] != told[0]["analyses"]
+
+
+def test_a_store_that_de_identifies_does_not_ask_for_what_it_refuses(
+    empty: Orthanc, place: Workplace, here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report is free text; the images of its study come, the report is told and never fetched."""
+    DicomWeb(empty.web).store(sorted((tmp_path / "own").iterdir()))
+    ask_send(place, here, "web", ["sr"], by="ada")
+    work(place, once=True, handlers=tiny_handlers())
+    assert in_orthanc(empty, here) == ["CT"] * SLICES + ["SR"]
+    fetched: list[str] = []
+    fetch = exchange._fetch
+
+    def seen(archive: Any, client: Any, study_uid: str, series_uid: str, folder: Path) -> None:
+        fetched.append(series_uid)
+        fetch(archive, client, study_uid, series_uid, folder)
+
+    monkeypatch.setattr(exchange, "_fetch", seen)
+    write_archives(tmp_path / "hidden", empty)
+    with open_workplace(tmp_path / "hidden", deidentify=True) as hidden:
+        job = ask_pull(hidden, "web", here, by="ada", analyze=False)
+        work(hidden, once=True, handlers=tiny_handlers())
+        told = hidden.queue.get(job.id).result or {}
+    assert (told["added"], len(told["refused"]), len(fetched)) == (SLICES, 1, 1)
+    assert "got what this store does not take, expected images of a scanner" in told["refused"][0]
 
 
 def test_a_pull_goes_on_where_it_was_cut(place: Workplace, there: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +368,7 @@ def test_a_finding_that_changes_meanwhile_is_not_sent_as_it_was(place: Workplace
     with pytest.raises(InputError, match="findings that change all the time"):
         results_of(place, here, outputs=partial(changing, most=9))
     base = place.folder / RESULTS_FOLDER / here
-    assert [path.name for path in base.iterdir()] == [files["sr"].parent.name]
+    assert [path.name for path in base.iterdir() if path.is_dir()] == [files["sr"].parent.name]
 
 
 def test_half_written_results_are_never_taken_for_whole(place: Workplace, here: str) -> None:

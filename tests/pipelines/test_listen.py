@@ -20,6 +20,7 @@ from pydicom.uid import generate_uid
 from sqlalchemy.exc import OperationalError
 
 from spicula.core.errors import InputError, OfflineError
+from spicula.dicom.deidentify import deidentified_uid
 from spicula.dicom.inbox import facts_of
 from spicula.dicom.pacs import Pacs
 from spicula.dicom.web import DicomWeb
@@ -249,6 +250,54 @@ def test_an_archive_moves_a_study_to_the_listener(orthanc: Orthanc, place: Workp
         work(place, once=True, handlers=tiny_handlers())
         done = place.queue.get(job.id)
         assert (done.state, (done.result or {})["added"]) == ("done", SLICES), done.message
+
+
+def test_an_archive_moves_a_study_to_the_listener_of_a_store_that_de_identifies(
+    orthanc: Orthanc, tmp_path: Path
+) -> None:
+    orthanc.clear()
+    files = write_ct(tmp_path / "ct")
+    DicomWeb(orthanc.web).store(files)
+    study_uid = facts_of(files[0]).study_uid
+    write_archives(tmp_path / "hidden", orthanc)
+    with open_workplace(tmp_path / "hidden", deidentify=True) as place:
+        kept = deidentified_uid(study_uid, secret=place.secret or b"")
+        with listening(place, orthanc.move_port, allowed_aets=[orthanc.ae_title]) as (_, moved):
+            for counts in ((SLICES, 0), (0, SLICES)):
+                job = ask_pull(place, "listener", study_uid, by="ada", analyze=False)
+                work(place, once=True, handlers=tiny_handlers())
+                done = place.queue.get(job.id)
+                told = done.result or {}
+                assert done.state == "done", done.message
+                assert (told["added"], told["known"], told["studies"]) == (*counts, [kept])
+        assert (sum(one.added for one in moved), sum(one.known for one in moved)) == (SLICES, 0)  # nothing came twice
+        assert len(held(place)) == SLICES
+        assert held(place).isdisjoint(facts_of(file).sop_instance_uid for file in files)
+        for path in place.folder.rglob("*"):
+            assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+
+
+def test_what_the_listener_sets_aside_is_told_at_once(orthanc: Orthanc, tmp_path: Path) -> None:
+    """A page of text among the images of a scanner: such a store takes none of it, and the pull says why."""
+    orthanc.clear()
+    files = write_ct(tmp_path / "ct")
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.BurnedInAnnotation = "YES"
+        dataset.save_as(file)
+    DicomWeb(orthanc.web).store(files)
+    write_archives(tmp_path / "hidden", orthanc)
+    with (
+        open_workplace(tmp_path / "hidden", deidentify=True) as place,
+        listening(place, orthanc.move_port, allowed_aets=[orthanc.ae_title]),
+    ):
+        for _ in range(2):
+            job = ask_pull(place, "listener", facts_of(files[0]).study_uid, by="ada")
+            work(place, once=True, handlers=tiny_handlers())
+            message = place.queue.get(job.id).message
+            assert f"{SLICES} of {SLICES} instances not kept" in message
+            assert "text burned into its pixels" in message
+            place.queue.cancel(job.id)
 
 
 def test_a_study_that_an_archive_sends_elsewhere_is_missed(

@@ -41,7 +41,7 @@ def keys_of(place) -> list[tuple[str, str, str]]:
 def test_the_second_reading_is_the_first_and_asks_no_database(place, tmp_path) -> None:
     written = {pydicom.dcmread(one).SOPInstanceUID: one for one in files_of(tmp_path / "in", 0)}
     ingest(tmp_path / "in", place.studies, origin="test")
-    served, keys, asked = ServedFrames(place.studies), keys_of(place), []
+    served, keys, asked = ServedFrames(place), keys_of(place), []
     first = [served.read(*key, [1]) for key in keys]
     event.listen(place.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
     assert [served.read(*key, [1]) for key in keys] == first
@@ -54,7 +54,7 @@ def test_the_second_reading_is_the_first_and_asks_no_database(place, tmp_path) -
 def test_a_study_that_is_gone_is_gone_and_another_in_its_place_is_read(place, tmp_path) -> None:
     files = files_of(tmp_path / "in", 0)
     ingest(tmp_path / "in", place.studies, origin="test")
-    served, keys = ServedFrames(place.studies), keys_of(place)
+    served, keys = ServedFrames(place), keys_of(place)
     before = served.read(*keys[0], [1])
     place.studies.remove(keys[0][0])
     with pytest.raises(InputError, match="none of these UIDs"):
@@ -73,7 +73,7 @@ def test_a_study_that_is_gone_is_gone_and_another_in_its_place_is_read(place, tm
 def test_the_ones_nobody_asks_for_are_forgotten(place, tmp_path) -> None:
     files_of(tmp_path / "in", 0)
     ingest(tmp_path / "in", place.studies, origin="test")
-    served, keys = ServedFrames(place.studies, most=2), keys_of(place)
+    served, keys = ServedFrames(place, most=2), keys_of(place)
     for key in (*keys[:2], keys[0], keys[2]):
         served.read(*key, [1])
     assert set(served._kept) == {keys[0], keys[2]}
@@ -119,6 +119,6 @@ def test_what_is_handed_out_otherwise_than_it_is_stored_has_no_place(place, tmp_
         frame_places(tmp_path / "text.dcm")
     ingest(tmp_path / "turned.dcm", place.studies, origin="test")
     (key,) = keys_of(place)
-    (found,), _, syntax = ServedFrames(place.studies).read(*key, [1])
+    (found,), _, syntax = ServedFrames(place).read(*key, [1])
     assert np.array_equal(np.frombuffer(found, "<i2"), pydicom.dcmread(one).pixel_array.ravel())
     assert syntax == "1.2.840.10008.1.2.1"

@@ -10,21 +10,28 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event, insert, update
+from sqlalchemy.exc import OperationalError
 
 from spicula.core.errors import InputError
 from spicula.dicom.inbox import facts_of
 from spicula.dicom.pacs import Pacs
 from spicula.dicom.web import DicomWeb
+from spicula.pipelines import watch as watch_module
 from spicula.pipelines.exchange import ALL_HANDLERS, SEND, ask_pull
 from spicula.pipelines.ingest import ingest
-from spicula.pipelines.watch import Rule, Watcher, first_start, load_rules, newest_s, watch
+from spicula.pipelines.watch import Rule, Watcher, first_start, load_rules, watch
 from spicula.pipelines.worker import ANALYZE, ask_analysis, work
 from spicula.pipelines.workplace import Workplace, open_workplace
 from spicula.store.clock import later
+from spicula.store.studies import INSTANCES_FOLDER
+from spicula.store.tables import INSTANCES, JOBS, STUDIES
+from spicula.store.tables import SERIES as SERIES_ROWS
 
 from ..orthanc_server import Orthanc, free_port
 from .exchange_tiny import SECRET, SLICES, in_orthanc, tiny_handlers, write_archives, write_ct
@@ -129,7 +136,6 @@ def test_a_study_is_asked_for_when_it_is_complete_and_once(place: Workplace, tmp
     patient = Watcher(place, [Rule()], settled_s=3600, say=said.append)
     hasty = Watcher(place, [Rule()], settled_s=0, say=said.append)
     study = brought(place, tmp_path)
-    assert newest_s(place, study) == pytest.approx(time.time(), abs=60)
     assert patient.look() == 0
     assert hasty.look() == 1
     assert said == [f"study {study}: matches, to be analyzed"]
@@ -137,6 +143,177 @@ def test_a_study_is_asked_for_when_it_is_complete_and_once(place: Workplace, tmp
     work(place, once=True, handlers=tiny_handlers())
     assert (hasty.look(), patient.look(), Watcher(place, [Rule()], settled_s=0).look()) == (0, 0, 0)
     assert [job.kind for job in place.queue.list()].count(ANALYZE) == 1
+
+
+def test_what_is_complete_is_told_by_the_database_and_not_by_files(place: Workplace, tmp_path: Path) -> None:
+    watcher = Watcher(place, [Rule()], settled_s=5.0)
+    study = brought(place, tmp_path)
+    assert watcher.look() == 0
+    with place.engine.begin() as connection:
+        connection.execute(update(STUDIES).values(newest_at=later(-6)))
+    for path in (place.folder / INSTANCES_FOLDER).rglob("*.dcm"):
+        os.utime(path)  # as a restored copy has it
+    assert watcher.look() == 1
+    assert [job.key for job in place.queue.list() if job.kind == ANALYZE] == [study]
+
+
+def test_every_instance_that_comes_makes_its_study_wait_anew(place: Workplace, tmp_path: Path) -> None:
+    files, times = write_ct(tmp_path / "ct"), list[str]()
+    for file in files:
+        ingest(file, place.studies, origin="x")
+        times.append(str(place.studies.get(facts_of(file).study_uid)["newest_at"]))
+    assert times == sorted(set(times))
+    row = place.studies.get(facts_of(files[0]).study_uid)
+    assert row["received_at"] < times[0]
+    ingest(files[0], place.studies, origin="x")  # it is there
+    assert place.studies.get(str(row["study_uid"]))["newest_at"] == times[-1]
+
+
+def kind_of(number: int) -> str:
+    few = ("new", "other", "waits", "failed", "analyzed", "sent", "in vain", "sending")
+    return few[number % 8] if number < 80 else ("other", "waits", "failed", "sent", "sending")[number % 5]
+
+
+def fill(place: Workplace, count: int, *, at: str, first: int = 0) -> None:
+    """Studies of every kind at once, the first ones such that there is something to ask for, too."""
+    numbers = range(first, first + count)
+    uids = [f"1.2.{number}" for number in numbers]
+    kinds = dict(zip(numbers, map(kind_of, numbers), strict=True))
+    jobs = []
+    for number, uid in zip(numbers, uids, strict=True):
+        kind = kinds[number]
+        if kind not in ("new", "other"):
+            state = {"waits": "queued", "failed": "failed"}.get(kind, "done")
+            jobs.append({"kind": ANALYZE, "key": uid, "state": state, "task": {"study_uid": uid}})
+        if kind in ("sent", "in vain", "sending"):
+            state = {"sent": "done", "in vain": "failed", "sending": "running"}[kind]
+            jobs.append({"kind": SEND, "key": f"{uid} web sr seg", "state": state, "task": {"study_uid": uid}})
+    studies = [{"study_uid": uid, "patient_id": uid, "origin": "x", "received_at": at, "newest_at": at} for uid in uids]
+    modality = {number: "MR" if kind == "other" else "CT" for number, kind in kinds.items()}
+    series = [
+        {"series_uid": f"{uid}.{one}", "study_uid": uid, "modality": modality[number]}
+        for number, uid in zip(numbers, uids, strict=True)
+        for one in range(2)
+    ]
+    about = {"sop_class_uid": "1.2", "transfer_syntax_uid": "1.2.1", "bytes": 1, "sha256": ""}
+    instances = [
+        {**about, "sop_instance_uid": f"{one['series_uid']}.{n}", "series_uid": one["series_uid"],
+         "file": f"{one['series_uid']}.{n}"}
+        for one in series
+        for n in range(2)
+    ]  # fmt: skip
+    ended = {"created_at": at, "created_by": "x", "not_before": at}
+    rows = [
+        {**ended, **one, "id": f"{first}-{n}", "ended_at": at if one["state"] in ("done", "failed") else None,
+         "alive_until": later(3600) if one["state"] == "running" else None}
+        for n, one in enumerate(jobs)
+    ]  # fmt: skip
+    with place.engine.begin() as connection:
+        for table, values in ((STUDIES, studies), (SERIES_ROWS, series), (INSTANCES, instances), (JOBS, rows)):
+            if values:
+                connection.execute(insert(table), values)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workplace]:
+    """A store with an archive that is never spoken to, in both kinds of database."""
+    url = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with open_workplace(tmp_path / "store", url=url) as place:
+        (place.folder / "archives.toml").write_text('[web]\nurl = "http://127.0.0.1:9/dicom-web"\nsend = true\n')
+        yield place
+
+
+@contextmanager
+def counted(place: Workplace) -> Iterator[list[str]]:
+    """Every statement that reaches the database meanwhile."""
+    told: list[str] = []
+
+    def seen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        told.append(statement)
+
+    event.listen(place.engine, "before_cursor_execute", seen)
+    try:
+        yield told
+    finally:
+        event.remove(place.engine, "before_cursor_execute", seen)
+
+
+def test_a_look_takes_as_many_queries_in_a_small_store_as_in_a_large_one(any_place: Workplace) -> None:
+    place, counts = any_place, []
+    for first, count in ((0, 40), (40, 4960)):
+        fill(place, count, at=later(-8e6), first=first)
+        whole = Watcher(place, [Rule()], settled_s=0, destinations=["web"], since=later(-9e6))
+        assert whole.look() == 15  # new: to be analyzed; analyzed, and sent in vain: to be sent
+        assert whole.look() == 0
+        with counted(place) as again:
+            assert Watcher(place, [Rule()], settled_s=0, destinations=["web"], since=later(-9e6)).look() == 0
+        with counted(place) as next_time:
+            assert whole.look() == 0
+        counts.append((len(again), len(next_time)))
+    assert counts[0] == counts[1]
+    assert max(counts[1]) <= 3
+
+
+def test_what_is_written_late_is_not_missed(
+    any_place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Rows that appear after a look with times before it: a clock that is behind, a database that was slow."""
+    place = any_place
+    watcher = Watcher(place, [Rule()], settled_s=0, since=later(-9e6))
+    assert watcher.look() == 0
+    fill(place, 1, at=later(-300), first=8)
+    assert watcher.look() == 1
+    fill(place, 1, at=later(-3000), first=16)
+    assert watcher.look() == 0
+    monkeypatch.setattr(watch_module, "ALL_S", 0.0)  # the hour is over
+    assert watcher.look() == 1
+    assert {job.key for job in place.queue.list() if job.kind == ANALYZE} == {"1.2.8", "1.2.16"}
+
+
+def test_a_look_that_failed_is_made_again_in_full(place: Workplace, tmp_path: Path) -> None:
+    watcher = Watcher(place, [Rule()], settled_s=0, since=later(-9e6))
+    fill(place, 1, at=later(-8e6), first=8)
+
+    def away(*_: Any) -> None:
+        raise OperationalError("select", {}, Exception("away"))
+
+    event.listen(place.engine, "before_cursor_execute", away)
+    with pytest.raises(OperationalError):
+        watcher.look()
+    event.remove(place.engine, "before_cursor_execute", away)
+    assert watcher.look() == 1
+
+
+def test_an_analysis_that_somebody_asks_for_long_after_is_seen(any_place: Workplace) -> None:
+    """Of a study of long ago whose first one had failed: its end is what is new."""
+    place = any_place
+    fill(place, 4, at=later(-8e6))
+    watcher = Watcher(place, [Rule()], settled_s=0, destinations=["web"], since=later(-9e6))
+    watcher.look()
+    assert watcher.look() == 0
+    ask_analysis(place, "1.2.3", by="ada")
+    while (job := place.queue.take("w", kinds=[ANALYZE])) is not None:
+        place.queue.end(job, "w")
+    assert watcher.look() == 3
+    sent = {job.key for job in place.queue.list() if job.kind == SEND}
+    assert sent == {f"{uid} web sr seg" for uid in ("1.2.0", "1.2.2", "1.2.3")}
+
+
+def test_a_study_that_is_removed_meanwhile_does_not_end_the_watch(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the store and what is asked for."""
+    fill(place, 1, at=later(-60))
+    found = watch_module.watched_studies
+
+    def removed(*args: Any, **options: Any) -> Any:
+        studies = found(*args, **options)
+        place.studies.remove("1.2.0")
+        return studies
+
+    watcher = Watcher(place, [Rule()], settled_s=0, since=later(-9e6))
+    monkeypatch.setattr(watch_module, "watched_studies", removed)
+    assert watcher.look() == 0
 
 
 def test_what_does_not_match_is_looked_at_again_when_more_comes(place: Workplace, tmp_path: Path) -> None:

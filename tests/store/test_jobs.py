@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, insert, update
 
 from spicula.core.errors import InputError
 from spicula.store import jobs
@@ -167,3 +169,56 @@ def test_an_unknown_job_is_an_error_and_long_reasons_are_cut(queue) -> None:
     queue.ask("analyze", "1.2.3", {}, by="ada")
     queue.fail(queue.take("w"), "w", "x" * 10_000, again=False)
     assert len(queue.list(states=["failed"])[0].message) == jobs.LONGEST_REASON
+
+
+def plans(queue: Queue, ask: Callable[[], object]) -> list[str]:
+    """How the database finds what it is asked for, a text a query on jobs."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.lstrip().startswith(("SELECT", "UPDATE")) and "jobs" in statement:
+            seen.append((statement, parameters))
+
+    event.listen(queue.engine, "before_cursor_execute", note)
+    ask()
+    event.remove(queue.engine, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN " if queue.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with queue.engine.connect() as connection:
+        return [
+            "\n".join(str(row) for row in connection.exec_driver_sql(explain + statement, parameters))
+            for statement, parameters in seen
+        ]
+
+
+def test_what_is_asked_all_the_time_is_found_by_an_index(queue) -> None:
+    """In a store in which much was done: no query looks through all jobs, none sorts all that wait."""
+    row = {"kind": "analyze", "task": {}, "created_by": "ada", "progress": 0.0, "message": "", "tries": 1}
+    at = "2026-01-01T00:{:02d}:{:02d}.000000Z"
+    rows = []
+    for number in range(3000):
+        time = at.format(number // 60, number % 60)
+        state = "queued" if number >= 2000 else "done"
+        rows.append({**row, "id": f"{number}", "key": f"{number}", "state": state, "created_at": time,
+                     "not_before": time, "ended_at": None if state == "queued" else time})  # fmt: skip
+    with queue.engine.begin() as connection:
+        connection.execute(insert(JOBS), rows)
+    with queue.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE")
+    asked = {
+        "take": lambda: queue.take("w", kinds=["analyze", "send"], at_most={"analyze": 5}),
+        "latest": lambda: queue.latest("analyze", ["7", "8"]),
+        "ask": lambda: queue.ask("analyze", "7", {}, by="ada", once=True),
+        "list": lambda: queue.list(limit=100),
+        "queued": lambda: queue.list(states=["queued"], limit=100),
+    }
+    indexes = {
+        "take": "ix_jobs_state_created_at", "latest": "ix_jobs_kind_key_created_at", "ask": "jobs_",
+        "list": "ix_jobs_created_at", "queued": "ix_jobs_state_created_at",
+    }  # fmt: skip
+    for name, ask in asked.items():
+        told = [plan for plan in plans(queue, ask) if "GROUP BY" not in plan and "Aggregate" not in plan]
+        assert any(indexes[name] in plan for plan in told), (name, told)
+        for plan in told:
+            assert not any(word in plan for word in ("SCAN jobs'", "Seq Scan")), (name, plan)
+            assert name == "latest" or not any(word in plan for word in ("ORDER BY", "Sort")), (name, plan)
+    assert queue.take("w").id == "2001"

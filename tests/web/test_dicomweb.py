@@ -102,21 +102,22 @@ def test_what_cannot_be_kept_is_told_and_the_rest_kept(server, series, workplace
 
 
 @pytest.mark.parametrize(
-    ("content", "headers", "said"),
+    ("content", "headers", "status", "said"),
     [
-        (b"x" * 5_000_000, {"Content-Type": "multipart/related; boundary=cut"}, "at most 4000000"),
-        (b"hello", {"Content-Type": "text/plain"}, "multipart/related"),
-        (b"--cut\r\n\r\nhalf", {"Content-Type": "multipart/related; boundary=cut"}, "whole multipart"),
+        (b"x" * 5_000_000, {"Content-Type": "multipart/related; boundary=cut"}, 413, "at most 4000000"),
+        (b"hello", {"Content-Type": "text/plain"}, 400, "multipart/related"),
+        (b"--cut\r\n\r\nhalf", {"Content-Type": "multipart/related; boundary=cut"}, 400, "whole multipart"),
         (
             b"--cut\r\n\r\n" + b"x" * 2_000_000 + b"\r\n--cut--",
             {"Content-Type": "multipart/related; boundary=cut"},
+            413,
             "at most 1000000",
         ),
     ],
 )
-def test_a_request_that_is_none_is_refused(server, workplace, content, headers, said) -> None:
+def test_a_request_that_is_none_is_refused(server, workplace, content, headers, status, said) -> None:
     answer = httpx.post(f"{server}/dicom-web/studies", content=content, headers=headers)
-    assert answer.status_code == 400
+    assert answer.status_code == status
     assert said in answer.json()["error"]
     assert workplace.studies.list().total == 0
     assert [path.name for path in workplace.folder.iterdir() if path.name.startswith(".spicula")] == []

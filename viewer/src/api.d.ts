@@ -397,7 +397,7 @@ export interface paths {
         };
         /**
          * Export Study
-         * @description The report, SR, SEG or table of a study, as its readers left it.
+         * @description The report, SR, SEG or table of a study, as its readers left it; 503 while too many others are made.
          */
         get: operations["export_study_api_studies__study_uid__exports__name__get"];
         put?: never;
@@ -1814,6 +1814,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -1834,6 +1843,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1912,6 +1930,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -1932,6 +1959,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2007,6 +2043,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2027,6 +2072,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2105,6 +2159,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2125,6 +2188,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2199,6 +2271,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2219,6 +2300,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2294,6 +2384,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2314,6 +2413,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2384,6 +2492,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2404,6 +2521,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2478,6 +2604,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2498,6 +2633,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2572,6 +2716,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2592,6 +2745,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2666,6 +2828,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2686,6 +2857,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2762,6 +2942,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2782,6 +2971,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2852,6 +3050,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2872,6 +3079,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2944,6 +3160,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -2964,6 +3189,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3040,6 +3274,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3060,6 +3303,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3136,6 +3388,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3156,6 +3417,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3231,6 +3501,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3251,6 +3530,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3327,6 +3615,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3347,6 +3644,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3421,6 +3727,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3441,6 +3756,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3513,6 +3837,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3533,6 +3866,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3607,6 +3949,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3627,6 +3978,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3700,6 +4060,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3720,6 +4089,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3794,6 +4172,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3814,6 +4201,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3892,6 +4288,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -3912,6 +4317,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3990,6 +4404,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4010,6 +4433,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4086,6 +4518,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4106,6 +4547,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4184,6 +4634,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4204,6 +4663,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4276,6 +4744,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4296,6 +4773,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4368,6 +4854,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4388,6 +4883,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4476,6 +4980,15 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4496,6 +5009,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4570,6 +5092,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4590,6 +5121,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4680,6 +5220,15 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4700,6 +5249,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4774,6 +5332,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4794,6 +5361,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4868,6 +5444,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4888,6 +5473,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4962,6 +5556,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -4982,6 +5585,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5057,6 +5669,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5077,6 +5698,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5152,6 +5782,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5172,6 +5811,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5248,6 +5896,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5268,6 +5925,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5345,6 +6011,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5365,6 +6040,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5441,6 +6125,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5461,6 +6154,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5536,6 +6238,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5556,6 +6267,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5630,6 +6350,15 @@ export interface operations {
                     "application/json": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5650,6 +6379,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5722,6 +6460,15 @@ export interface operations {
                     "text/plain": components["schemas"]["Failure"];
                 };
             };
+            /** @description more than is taken at once */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": components["schemas"]["Failure"];
+                };
+            };
             /** @description not what the schema says */
             422: {
                 headers: {
@@ -5742,6 +6489,15 @@ export interface operations {
             };
             /** @description an archive cannot be reached */
             502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": components["schemas"]["Failure"];
+                };
+            };
+            /** @description too many ask for the same; ask again after Retry-After */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };

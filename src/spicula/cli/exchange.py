@@ -194,7 +194,7 @@ def pull(
         for name in told["analyses"]:
             typer.echo("analyzing ...")
             typer.echo(f"{_done_here(place, place.queue.get(name), ANALYZE)['findings']} findings")
-            typer.echo(f"\nNext: spicula pacs send {study_uid} {archive}")
+            typer.echo(f"\nNext: spicula pacs send {told['studies'][0]} {archive}")
 
 
 @pacs_app.command("send")

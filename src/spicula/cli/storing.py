@@ -54,8 +54,8 @@ def import_(
 ) -> None:
     """Bring DICOM into the store and ask for its CTs to be analyzed."""
     from spicula.dicom.deidentify import secret_of
+    from spicula.pipelines.arrivals import after_arrival
     from spicula.pipelines.ingest import ingest
-    from spicula.pipelines.worker import ask_analysis
     from spicula.pipelines.workplace import open_workplace
 
     with open_workplace(store, url=database) as place:
@@ -64,9 +64,7 @@ def import_(
         asked = 0
         for study_uid in told.studies:
             place.audit.note(BY, "study.import", object=study_uid)
-            if any(row["modality"] == "CT" for row in place.studies.series(study_uid)):
-                ask_analysis(place, study_uid, by=BY, once=True)
-                asked += 1
+            asked += after_arrival(place, study_uid, by=BY, anew=False) is not None
     _tell(told, asked, store)
 
 

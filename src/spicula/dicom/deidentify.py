@@ -139,6 +139,27 @@ def deidentified(source: Path, out: Path, *, secret: bytes) -> None:
             raise InputError("an instance to de-identify", got=got) from None
 
 
+def deidentified_uid(uid: str, *, secret: bytes) -> str:
+    """The UID that :func:`deidentified` writes in the place of another; those of DICOM itself stay.
+
+    Example:
+        >>> deidentified_uid("1.2.3", secret=bytes(32)) == deidentified_uid("1.2.3", secret=bytes(32)) != "1.2.3"
+        True
+    """
+    if uid.startswith(_DICOMS_OWN) or not uid:
+        return uid
+    return f"2.25.{int.from_bytes(_of(secret, 'uid', uid)[:16])}"
+
+
+def takes(sop_class_uid: str) -> bool:
+    """Whether :func:`deidentified` takes instances of a class; such an instance may be refused all the same."""
+    return sop_class_uid in _IMAGES
+
+
+def _of(secret: bytes, what: str, value: str) -> bytes:
+    return hmac.digest(secret, f"{what}\0{value}".encode(), "sha256")
+
+
 class _Refused(InputError):
     """An instance that cannot be made safe."""
 
@@ -187,12 +208,9 @@ class _Cleaner:
         self._secret = secret
         patient = str(dataset.get("PatientID") or "").strip()
         self._patient = patient or f"study {dataset.StudyInstanceUID}"
-        self._days = timedelta(days=365 + int.from_bytes(self._of("days", self._patient)[:8]) % 3287)
+        self._days = timedelta(days=365 + int.from_bytes(_of(secret, "days", self._patient)[:8]) % 3287)
         start_s = _seconds(str(dataset.get("StudyTime") or ""))
         self._later_s = None if start_s is None else _DAY_S // 2 - start_s
-
-    def _of(self, what: str, value: str) -> bytes:
-        return hmac.digest(self._secret, f"{what}\0{value}".encode(), "sha256")
 
     def clean(self, dataset: Dataset) -> None:
         """Clean a data set and all that is nested in it."""
@@ -231,12 +249,10 @@ class _Cleaner:
 
     def pseudonym(self, patient: str = "") -> str:
         """Of a patient by id; of the one whose data set it is if none is given."""
-        return "ANON-" + base64.b32encode(self._of("patient", patient or self._patient)).decode()[:12]
+        return "ANON-" + base64.b32encode(_of(self._secret, "patient", patient or self._patient)).decode()[:12]
 
     def _uid(self, uid: str) -> str:
-        if uid.startswith(_DICOMS_OWN) or not uid:
-            return uid
-        return f"2.25.{int.from_bytes(self._of('uid', uid)[:16])}"
+        return deidentified_uid(uid, secret=self._secret)
 
     def _move(self, element: Any, vr: str, times: Mapping[str, int | None]) -> None:
         if vr == "DA":

@@ -7,37 +7,40 @@ Errors and messages name UIDs and archives, never a patient.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from sqlalchemy import select
+
 from spicula.core.errors import InputError
-from spicula.core.files import ASIDE, to_disk
+from spicula.dicom.deidentify import deidentified_uid, takes
 from spicula.dicom.inbox import Arrived, readable
 from spicula.dicom.listener import Listener
 from spicula.dicom.pacs import Pacs
 from spicula.dicom.remote import RemoteStudy, checked_uid, safe_name
 from spicula.dicom.web import DicomWeb
 from spicula.pipelines.archives import Archive, Permission, archive_named, opened
+from spicula.pipelines.arrivals import after_arrival
+from spicula.pipelines.current_outputs import RESULTS_FOLDER, Write, current_outputs
 from spicula.pipelines.ingest import Ingested, ingest
-from spicula.pipelines.worker import ANALYZE, Handler, Tell, ask_analysis
+from spicula.pipelines.listen import SET_ASIDE
 from spicula.pipelines.worker import HANDLERS as STORE_HANDLERS
+from spicula.pipelines.worker import Handler, Tell
 from spicula.pipelines.workplace import Workplace
 from spicula.store.jobs import TRIES, Job
+from spicula.store.tables import STUDIES
 
 PULL: Final = "pull"
 SEND: Final = "send"
 """Kinds of jobs."""
 
-PULLS_FOLDER, RESULTS_FOLDER = "pulls", "results"
-"""What is being fetched, a folder a job; what was or will be sent, a folder a study and state of its findings."""
+PULLS_FOLDER = "pulls"
+"""What is being fetched, a folder a job."""
 
 WHAT = ("sr", "seg")
 """What can be sent: the report and the outlines."""
@@ -47,10 +50,6 @@ ARRIVAL_S = 60.0
 
 CONFIRM_S = 20.0
 """How long an archive may take to show what it acknowledged."""
-
-Outputs: TypeAlias = Callable[[Workplace, str, Path], object]
-"""Writes ``sr.dcm`` and ``seg.dcm`` of a study, those that make sense, as its findings stand, into a folder; other
-files are not kept."""
 
 Client: TypeAlias = DicomWeb | Pacs
 
@@ -177,43 +176,75 @@ def pull(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     added = sum(one.added for one in came)
     studies = list(dict.fromkeys(uid for one in came for uid in one.studies))
-    asked = [name for uid in studies for name in _follow_up(place, job, uid, changed=added > 0)]
+    asked: list[str] = []
+    for uid in studies:
+        anew, analyze = added > 0 or job.tries > 1, bool(job.task.get("analyze"))
+        name = after_arrival(place, uid, by=job.created_by, anew=anew, analyze=analyze, since=job.created_at)
+        asked += [] if name is None else [name]
     known = sum(one.known for one in came)
     return {"added": added, "known": known, "refused": refused, "studies": studies, "analyses": asked}
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A series as an archive offers it, and as the store keeps it: where that de-identifies, under other UIDs.
+
+    Args:
+        study_uid: As the archive names it.
+        series_uid: Likewise.
+        instances: Each by the UID that the store gives it, with the archive's own.
+        place: The store.
+        secret: By which the store de-identifies; None where it keeps what comes as it is.
+    """
+
+    study_uid: str
+    series_uid: str
+    instances: Mapping[str, str]
+    place: Workplace
+    secret: bytes | None
+
+    def kept(self, uid: str) -> str:
+        """The UID that the store gives what the archive calls so."""
+        return uid if self.secret is None else deidentified_uid(uid, secret=self.secret)
+
+    def held(self) -> set[str]:
+        """Which of them the store has, by its UIDs."""
+        rows = self.place.studies.instances(self.kept(self.series_uid))
+        return {str(row["sop_instance_uid"]) for row in rows} & self.instances.keys()
 
 
 def _pull_series(
     place: Workplace, archive: Archive, client: Client, study_uid: str, series_uid: str, folder: Path
 ) -> Ingested:
-    """Bring a series in, whole."""
-    held = _held(place, series_uid)
-    offered = {instance.sop_instance_uid for instance in client.find_instances(study_uid, series_uid)}
-    if offered <= held:
-        return Ingested(0, len(offered), (study_uid,), 0, (), 0)
+    """Bring a series in, whole; what the store has, under whatever UIDs, is neither fetched nor counted again."""
+    found, secret = client.find_instances(study_uid, series_uid), place.secret
+    offer = _Offer(study_uid, series_uid, {}, place, secret)
+    offer = replace(offer, instances={offer.kept(one.sop_instance_uid): one.sop_instance_uid for one in found})
+    held, study = offer.held(), (offer.kept(study_uid),)
+    if held == offer.instances.keys():
+        return Ingested(0, len(held), study, 0, (), 0)
+    classes = {one.sop_class_uid for one in found}
+    if secret is not None and all(classes) and not any(map(takes, classes)):
+        expected = "images of a scanner or segmentations, as it de-identifies"
+        raise InputError(f"{archive.name}: series {series_uid}", got="what this store does not take", expected=expected)
     if isinstance(client, Pacs) and archive.move_aet and not archive.move_port:
-        if place.deidentify:
-            what, hint = f"{archive.name}: studies get other UIDs in this store", f"set move_port of {archive.name}"
-            raise InputError(what, hint=hint)
+        begun_s = time.time()
         client.move_series(study_uid, series_uid, destination=archive.move_aet)
-        _wait_for(place, archive, series_uid, offered)
-        return Ingested(len(offered - held), len(offered & held), (study_uid,), 0, (), 0)
+        _wait_for(archive, offer, begun_s)
+        return Ingested(len(offer.instances) - len(held), len(held), study, 0, (), 0)
     target = folder / safe_name(series_uid)
     _fetch(archive, client, study_uid, series_uid, target)
     for path in target.rglob("*.dcm"):
-        if path.stem in held:  # it may have come another way, with other words of a file of itself
+        if offer.kept(path.stem) in held:  # it may have come another way, with other words of a file of itself
             path.unlink()
-    came = ingest(target, place.studies, origin=archive.way, deidentify=place.secret)
-    came = replace(came, known=came.known + len(offered & held))
-    lacking = len(offered) - came.added - came.known
+    came = ingest(target, place.studies, origin=archive.way, deidentify=secret)
+    came = replace(came, known=came.known + len(held))
+    lacking = len(offer.instances) - came.added - came.known
     if lacking > 0:
-        why = came.refused[0] if came.refused else "it gave less than it tells"
-        raise InputError(f"{archive.name}: series {series_uid}: {lacking} of {len(offered)} instances not kept ({why})")
+        why, whole = came.refused[0] if came.refused else "it gave less than it tells", len(offer.instances)
+        raise InputError(f"{archive.name}: series {series_uid}: {lacking} of {whole} instances not kept ({why})")
     shutil.rmtree(target, ignore_errors=True)
     return came
-
-
-def _held(place: Workplace, series_uid: str) -> set[str]:
-    return {str(row["sop_instance_uid"]) for row in place.studies.instances(series_uid)}
 
 
 def _fetch(archive: Archive, client: Client, study_uid: str, series_uid: str, folder: Path) -> None:
@@ -227,40 +258,33 @@ def _fetch(archive: Archive, client: Client, study_uid: str, series_uid: str, fo
         client.move_series(study_uid, series_uid, destination=archive.move_aet)
 
 
-def _wait_for(place: Workplace, archive: Archive, series_uid: str, wanted: set[str]) -> None:
+def _wait_for(archive: Archive, offer: _Offer, begun_s: float) -> None:
     """Wait until ``spicula listen`` has brought a series in; as long as something comes, more may."""
-    left, stop = len(wanted), time.monotonic() + ARRIVAL_S
+    whole, what = len(offer.instances), f"{archive.name}: series {offer.series_uid}"
+    left, stop = whole, time.monotonic() + ARRIVAL_S
     while True:
-        missing = wanted - _held(place, series_uid)
+        missing = offer.instances.keys() - offer.held()
         if not missing:
             return
         if len(missing) < left:
             left, stop = len(missing), time.monotonic() + ARRIVAL_S
+        refused = [why for uid in missing if (why := _why_set_aside(offer, offer.instances[uid], begun_s))]
+        if len(refused) == len(missing):
+            raise InputError(f"{what}: {len(refused)} of {whole} instances not kept ({refused[0]})")
         if time.monotonic() > stop:
             hint = f"is 'spicula listen --aet {archive.move_aet}' running on this store? or set move_port"
-            raise InputError(
-                f"{archive.name}: series {series_uid}", got=f"{left} of {len(wanted)} instances missing", hint=hint
-            )
+            raise InputError(what, got=f"{left} of {whole} instances missing", hint=hint)
         time.sleep(0.2)
 
 
-def _follow_up(place: Workplace, job: Job, study_uid: str, *, changed: bool) -> list[str]:
-    """Take in reports of others, and ask for the analysis of a CT.
-
-    It is asked for once a pull: not for what an earlier one had brought, nor twice if this one is begun twice.
-    """
-    from spicula.pipelines.read_reports import take_in_reports
-
-    modalities = {row["modality"] for row in place.studies.series(study_uid)}
-    if {"CT", "SR"} <= modalities:
-        take_in_reports(place, study_uid)
-    if not job.task.get("analyze") or "CT" not in modalities:
-        return []
-    last = place.queue.latest(ANALYZE, [study_uid]).get(study_uid)
-    done_before = last is not None and last.state == "done" and last.created_at < job.created_at
-    if last is not None and (last.created_at >= job.created_at or (done_before and not changed and job.tries == 1)):
-        return [last.id]
-    return [ask_analysis(place, study_uid, by=job.created_by).id]
+def _why_set_aside(offer: _Offer, sop_instance_uid: str, begun_s: float) -> str:
+    """Why the listener did not take an instance into the store; empty where it did, or has it no more than begun."""
+    name = f"{safe_name(offer.series_uid)}~{safe_name(sop_instance_uid)}"
+    for path in sorted((offer.place.folder / SET_ASIDE).glob(f"{name}*.txt")):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime >= begun_s:
+                return path.read_text(encoding="utf-8").strip()
+    return ""
 
 
 def _forget_ended(place: Workplace) -> None:
@@ -270,24 +294,17 @@ def _forget_ended(place: Workplace) -> None:
             if place.queue.get(folder.name).is_open:
                 continue
         shutil.rmtree(folder, ignore_errors=True)
+    with place.engine.connect() as connection:
+        studies = {safe_name(uid) for uid in connection.execute(select(STUDIES.c.study_uid)).scalars()}
     for folder in (place.folder / RESULTS_FOLDER).glob("*"):
-        try:
-            place.studies.get(folder.name)
-        except InputError:
+        if folder.name not in studies:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- send
 
 
-def study_outputs(place: Workplace, study_uid: str, folder: Path) -> object:
-    """Write the results of a study as its findings stand."""
-    from spicula.pipelines.study_outputs import write_study_outputs
-
-    return write_study_outputs(place, study_uid, folder)
-
-
-def send(place: Workplace, job: Job, tell: Tell, *, outputs: Outputs = study_outputs) -> Mapping[str, Any]:
+def send(place: Workplace, job: Job, tell: Tell, *, outputs: Write | None = None) -> Mapping[str, Any]:
     """Send results of a study, each object that the archive does not show, and wait until it shows them.
 
     Returns:
@@ -314,7 +331,7 @@ def send(place: Workplace, job: Job, tell: Tell, *, outputs: Outputs = study_out
     }  # fmt: skip
 
 
-def results_of(place: Workplace, study_uid: str, *, outputs: Outputs = study_outputs) -> dict[str, Path]:
+def results_of(place: Workplace, study_uid: str, *, outputs: Write | None = None) -> dict[str, Path]:
     """The results of a study as its findings stand, written when they are first asked for.
 
     Returns:
@@ -322,47 +339,10 @@ def results_of(place: Workplace, study_uid: str, *, outputs: Outputs = study_out
 
     Raises:
         InputError: There is no such study, it has neither analysis nor findings, or it is changed all the time.
+        Busy: Another has been writing them for too long.
     """
-    place.studies.get(study_uid)
-    base = place.folder / RESULTS_FOLDER / safe_name(study_uid)
-    for _ in range(3):
-        state = _state(place, study_uid)
-        folder = base / state
-        aside = base / f"{ASIDE}{state}-{os.getpid()}"
-        if not folder.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            try:
-                outputs(place, study_uid, aside)
-                if _state(place, study_uid) != state:
-                    continue  # a finding was changed meanwhile
-                for name in {path.name for path in aside.iterdir()} - {f"{one}.dcm" for one in WHAT}:
-                    (aside / name).unlink()
-                _move_whole(aside, folder)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-        return {path.stem: path for path in sorted(folder.glob("*.dcm"))}
-    raise InputError(f"study {study_uid}", got="findings that change all the time", hint="send it later")
-
-
-def _state(place: Workplace, study_uid: str) -> str:
-    """Changes with every analysis of a study and every change to its findings."""
-    analyses = [row["id"] for row in place.findings.analyses(study_uid)]
-    findings = [(one.id, one.version) for one in place.findings.of_study(study_uid)]
-    if not analyses and not findings:
-        raise InputError(f"study {study_uid}", got="no results", expected="an analyzed study", hint="analyze it first")
-    return hashlib.sha256(json.dumps([analyses, findings]).encode()).hexdigest()[:24]
-
-
-def _move_whole(aside: Path, folder: Path) -> None:
-    """Bring a folder's files to the disk and it to its place; another that was faster stays."""
-    for path in (*aside.iterdir(), aside):
-        to_disk(path)
-    try:
-        os.rename(aside, folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
+    folder = current_outputs(place, study_uid, write=outputs)
+    return {name: folder / f"{name}.dcm" for name in WHAT if (folder / f"{name}.dcm").is_file()}
 
 
 def _shown(client: Client, instances: Sequence[Arrived]) -> set[str]:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from spicula.dicom.served import EXPLICIT_LITTLE, OCTETS, FramePlaces, frame_places, frames
 from spicula.pipelines.dicomweb import instances_of
-from spicula.store.studies import Studies
+from spicula.pipelines.workplace import Workplace
 
 Found: TypeAlias = tuple[list[bytes], str, str]
 State: TypeAlias = tuple[int, int, int]
@@ -30,11 +30,11 @@ class ServedFrames:
     """Hands out the frames of a store.
 
     Args:
-        studies: Of the store.
+        place: The store.
         most: So many instances are kept; the ones that nobody asked for longest are forgotten.
     """
 
-    studies: Studies
+    place: Workplace
     most: int = MOST
     _kept: OrderedDict[tuple[str, str, str], tuple[Path, State, FramePlaces]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,8 +71,8 @@ class ServedFrames:
     def _long_way(self, key: tuple[str, str, str], numbers: Sequence[int]) -> Found:
         with self._lock:
             self._kept.pop(key, None)
-        (row,) = instances_of(self.studies, *key)
-        path = self.studies.path(row)
+        (row,) = instances_of(self.place.studies, *key)
+        path = self.place.studies.path(row)
         state = _state(path)
         places = frame_places(path)
         if places is None:

@@ -19,6 +19,7 @@ from spicula.core.prediction import TRAITS
 from spicula.core.volume import Volume
 from spicula.dicom.reviewed import Review, write_reviewed_seg, write_reviewed_sr
 from spicula.dicom.source import derived_uid, tracking_uid
+from spicula.pipelines.current_outputs import OUTPUTS, PAGE, REPORT, SEG, SR, TABLE
 from spicula.pipelines.stored_analysis import (
     Left,
     finding_of,
@@ -32,10 +33,6 @@ from spicula.report.html import write_html
 from spicula.report.record import to_record
 from spicula.report.text import plain_text
 from spicula.store.findings import PROGRAM, Change, StoredFinding
-
-TABLE, SR, SEG, PAGE, REPORT = "findings.csv", "sr.dcm", "seg.dcm", "report.html", "report.json"
-OUTPUTS = (TABLE, SEG, SR, PAGE, REPORT)
-"""Names of the files."""
 
 COLUMNS = (
     "number", "state", "reader", "changed_at", "center_x_mm", "center_y_mm", "center_z_mm", "diameter_mm",
@@ -84,7 +81,7 @@ def write_study_outputs(
     created = _last_change(left)
     reviews = {str(n): _review(one, histories[n], analysis, left) for n, one in left.findings.items()}
     outputs = {"html": PAGE, "csv": TABLE}
-    with folder_written_aside(folder, replaces=OUTPUTS) as aside:
+    with folder_written_aside(folder, replaces=sorted(OUTPUTS, key=REPORT.__eq__)) as aside:  # it comes last
         notes = _write_dicom(aside, analysis, reviews, left, created, outputs)
         analysis = replace(analysis, warnings=(*analysis.warnings, *notes))
         write_html(aside / PAGE, analysis, created=created)

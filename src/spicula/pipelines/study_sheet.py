@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spicula import __version__
 from spicula.core.errors import InputError
+from spicula.pipelines.current_outputs import OUTPUTS, current_outputs, outputs_there
 from spicula.pipelines.worklist import summaries, worklist
 from spicula.pipelines.workplace import Workplace
-
-EXPORTS = ("report.html", "report.json", "findings.csv", "sr.dcm", "seg.dcm")
-"""Names of files that can be had of an analyzed study."""
-
-EXPORTS_FOLDER = "exports"
-
-KEPT_S = 3600.0
-"""Exports of an earlier state of a study go after this: somebody may be fetching them."""
-
-_writing = threading.Lock()
 
 
 def study_sheet(place: Workplace, study_uid: str) -> dict[str, Any]:
@@ -51,7 +36,7 @@ def study_sheet(place: Workplace, study_uid: str) -> dict[str, Any]:
         "priors": sorted(
             (one for one in others if one["study_uid"] != study_uid), key=lambda one: one["study_date"], reverse=True
         ),
-        "exports": list(EXPORTS) if analyses or place.findings.of_study(study_uid) else [],
+        "exports": list(OUTPUTS) if analyses or place.findings.of_study(study_uid) else [],
     }  # fmt: skip
 
 
@@ -67,27 +52,29 @@ def export(place: Workplace, study_uid: str, name: str) -> Path:
     Args:
         place: The store.
         study_uid: The study.
-        name: One of :data:`EXPORTS`.
+        name: One of :data:`spicula.pipelines.current_outputs.OUTPUTS`.
 
     Raises:
         InputError: There is no such study or file, or the study was not analyzed.
+        Busy: Others have been writing its files for too long.
     """
-    from spicula.pipelines.study_outputs import write_study_outputs
+    return _file(current_outputs(place, _checked(place, study_uid, name)), study_uid, name)
 
+
+def export_there(place: Workplace, study_uid: str, name: str) -> Path | None:
+    """The same where nothing is to be written and nobody to be waited for; None else."""
+    folder = outputs_there(place, _checked(place, study_uid, name))
+    return None if folder is None else _file(folder, study_uid, name)
+
+
+def _checked(place: Workplace, study_uid: str, name: str) -> str:
     place.studies.get(study_uid)
-    if name not in EXPORTS:
-        raise InputError("export", got=repr(name[:40]), expected=f"one of {', '.join(EXPORTS)}")
-    analyses, findings = place.findings.analyses(study_uid), place.findings.of_study(study_uid)
-    state = [__version__, [one["id"] for one in analyses], *((one.id, one.version) for one in findings)]
-    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
-    of_study = hashlib.sha256(study_uid.encode()).hexdigest()[:32]
-    folder = place.folder / EXPORTS_FOLDER / of_study / key
-    with _writing:
-        if not (folder / "report.json").is_file():
-            write_study_outputs(place, study_uid, folder)
-            for older in folder.parent.iterdir():
-                if older != folder and time.time() - older.stat().st_mtime > KEPT_S:
-                    shutil.rmtree(older, ignore_errors=True)
+    if name not in OUTPUTS:
+        raise InputError("export", got=repr(name[:40]), expected=f"one of {', '.join(OUTPUTS)}")
+    return study_uid
+
+
+def _file(folder: Path, study_uid: str, name: str) -> Path:
     file = folder / name
     if not file.is_file():
         raise InputError(f"{name} of study {study_uid}", got="none of this name", hint="see the report's warnings")

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from spicula.core.errors import InputError
 from spicula.core.files import ASIDE
 from spicula.dicom.remote import safe_name
 from spicula.pipelines.backup import BACKUP_ASIDE, remove_left
-from spicula.pipelines.exchange import PULLS_FOLDER, RESULTS_FOLDER
-from spicula.pipelines.study_sheet import EXPORTS_FOLDER
+from spicula.pipelines.current_outputs import RESULTS_FOLDER, older_outputs
+from spicula.pipelines.exchange import PULLS_FOLDER
 from spicula.pipelines.upload import UPLOADS_FOLDER
 from spicula.pipelines.worker import ANALYSES_FOLDER
 from spicula.pipelines.workplace import Workplace
 from spicula.store.jobs import OPEN
 from spicula.store.tables import ANALYSES, JOBS, METADATA, STUDIES
+
+EXPORTS_FOLDER = "exports"
+"""Of earlier versions, which kept what was exported and what was sent apart."""
 
 YOUNG_S = 3600.0
 """A file without a row that is younger may be on its way in."""
@@ -52,7 +56,7 @@ class Swept:
 
     Args:
         instances: Files of instances without a row.
-        folders: Folders of analyses, results, exports and uploads that nothing names, and those left aside by a kill.
+        folders: Folders of analyses, results and uploads that nothing names any more, and those left aside by a kill.
     """
 
     instances: int
@@ -144,15 +148,15 @@ def _unknown_folders(place: Workplace) -> Iterator[Path]:
     """Folders that are old enough and that neither a row nor an open job names."""
     with place.engine.connect() as connection:
         kept = {Path(folder).name for folder in connection.execute(select(ANALYSES.c.folder)).scalars()}
-        studies = set(connection.execute(select(STUDIES.c.study_uid)).scalars())
+        named = {safe_name(uid): str(uid) for uid in connection.execute(select(STUDIES.c.study_uid)).scalars()}
         jobs = connection.execute(select(JOBS.c.id, JOBS.c.task).where(JOBS.c.state.in_(OPEN))).all()
     jobs_open = {str(job_id) for job_id, _ in jobs}
     kept |= jobs_open
     wanted = {part for _, task in jobs for part in _paths(task)}
     for parent, known, seconds in (
         (ANALYSES_FOLDER, kept, YOUNG_S),
-        (RESULTS_FOLDER, {safe_name(uid) for uid in studies}, YOUNG_S),
-        (EXPORTS_FOLDER, {_hashed(uid) for uid in studies}, YOUNG_S),
+        (RESULTS_FOLDER, named.keys(), YOUNG_S),
+        (EXPORTS_FOLDER, set[str](), YOUNG_S),
         (UPLOADS_FOLDER, wanted, LONG_S),
         (PULLS_FOLDER, kept, YOUNG_S),
     ):
@@ -160,6 +164,10 @@ def _unknown_folders(place: Workplace) -> Iterator[Path]:
             of_job = path.name.partition("-")[0]
             if not {path.name, of_job} & known and path.is_dir() and _old(path, seconds):
                 yield path
+    for folder in (place.folder / RESULTS_FOLDER).glob("*"):
+        if (uid := named.get(folder.name)) is not None:
+            with suppress(InputError):  # it was removed meanwhile, or nothing is said of it
+                yield from older_outputs(place, uid)
     for path in place.folder.glob(f"{ASIDE}*"):
         of_job = path.name.removeprefix(ASIDE).partition("-")[0]
         if not path.name.startswith(BACKUP_ASIDE) and of_job not in jobs_open and _old(path, LONG_S):

@@ -1,15 +1,17 @@
 """What arrives is analyzed by rules and its results are sent back, each study once, whatever is killed and when.
 
-The watch remembers nothing itself: what was asked for stands in the queue of the store, where also its first start is
-kept as a job that is done at once, so that what came while it was down is not passed over.
+The watch remembers nothing itself but when it last looked: what was asked for stands in the queue of the store, where
+also its first start is kept as a job that is done at once, so that what came while it was down is not passed over. A
+look asks the database for what came and what ended since the last one, in a few queries however large the store is.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,7 +24,7 @@ from spicula.pipelines.exchange import SEND, WHAT, ask_send, send_key
 from spicula.pipelines.worker import ANALYZE, ask_analysis, worker_name
 from spicula.pipelines.workplace import Workplace
 from spicula.store.clock import later
-from spicula.store.jobs import Job
+from spicula.store.watched import Changed, Step, WatchedStudy, watched_studies
 
 FILE = "rules.toml"
 WATCH = "watch"
@@ -37,7 +39,13 @@ SETTLED_S = 60.0
 BY = "watch"
 """Who asks."""
 
-_PAGE = 200
+OVERLAP_S = 600.0
+"""A look goes back so much longer than to the last one: clocks differ, and what is written may wait for others."""
+
+ALL_S = 3600.0
+"""So often it looks through all studies that it ever may have to do with: nothing is missed, however late it came."""
+
+_ANALYSIS = Step(ANALYZE)
 
 Say: TypeAlias = Callable[[str], None]
 """Takes a sentence of what was done; it names no patient."""
@@ -182,71 +190,57 @@ class Watcher:
         self.archives, self.say = archives, say or (lambda _: None)
         self.since = since or first_start(place, "studies")
         self.sent_since = {name: since or first_start(place, f"to {name}") for name in dict.fromkeys(destinations)}
-        self._other: dict[str, int] = {}  # instances of studies that match no rule
-        self._through: set[str] = set()
+        self._sends = {name: Step(SEND, send_key("", name, self.what)) for name in self.sent_since}
+        self._looked_s, self._all_s = -math.inf, -math.inf  # when it last looked, and when through all
         self._told: set[str] = set()
 
     def look(self) -> int:
-        """Look through the store once; how many jobs were asked for."""
-        asked = 0
-        for studies in self._pages():
-            studies = [one for one in studies if one["study_uid"] not in self._through and self._match(one)]
-            uids = [str(one["study_uid"]) for one in studies]
-            analyses = self.place.queue.latest(ANALYZE, uids)
-            sends = self._sends(uids)
-            for study in studies:
-                analysis = analyses.get(str(study["study_uid"]))
-                if analysis is None:
-                    asked += self._ask_analysis(study)
-                elif analysis.state == "done":
-                    asked += self._ask_sends(study, sends)
-                elif not analysis.is_open and analysis.id not in self._told:
-                    self._told.add(analysis.id)  # it is looked at again: somebody may ask for it anew
-                    self.say(f"study {analysis.key}: its analysis {analysis.state}: {analysis.message}")
+        """Look through what is new in the store once, now and then through all; how many jobs were asked for."""
+        begun_s, asked = time.monotonic(), 0
+        through_all = begun_s - self._all_s >= ALL_S
+        changed = None if through_all else self._changed(begun_s - self._looked_s)
+        steps = (_ANALYSIS, *self._sends.values())
+        for one in watched_studies(self.place.engine, steps, since=self.since, changed=changed):
+            if any(rule.matches(one.study, series) for rule in self.rules for series in one.series):
+                asked += self._ask(one)
+        self._looked_s, self._all_s = begun_s, begun_s if through_all else self._all_s
         return asked
 
-    def _pages(self) -> Iterator[list[Mapping[str, Any]]]:
-        """Studies received since, the newest first, some at a time."""
-        offset = 0
-        while True:
-            rows = self.place.studies.list(limit=_PAGE, offset=offset).rows
-            new = [row for row in rows if str(row["received_at"]) >= self.since]
-            if new:
-                yield new
-            if len(new) < _PAGE:
-                return
-            offset += _PAGE
+    def _changed(self, ago_s: float) -> Changed:
+        """What may have changed since a look so long ago; much of it is looked at again."""
+        ago_s += OVERLAP_S
+        return Changed(later(-ago_s - self.settled_s), later(-ago_s - AGAIN_S), later(-AGAIN_S))
 
-    def _match(self, study: Mapping[str, Any]) -> bool:
-        uid, count = str(study["study_uid"]), int(study["instances"] or 0)
-        if self._other.get(uid) == count:
-            return False
-        series = self.place.studies.series(uid)
-        if any(rule.matches(study, one) for rule in self.rules for one in series):
-            self._other.pop(uid, None)
-            return True
-        self._other[uid] = count
-        return False
+    def _ask(self, one: WatchedStudy) -> int:
+        uid, analysis = str(one.study["study_uid"]), one.jobs.get(_ANALYSIS)
+        try:
+            if analysis is None:
+                return self._ask_analysis(one)
+            if analysis.state == "done":
+                return self._ask_sends(one)
+        except InputError:
+            if _is_there(self.place, uid):
+                raise
+            return 0  # it was removed meanwhile
+        if not analysis.is_open and analysis.id not in self._told:
+            self._told.add(analysis.id)  # it is looked at again: somebody may ask for it anew
+            self.say(f"study {uid}: its analysis {analysis.state}: {analysis.message}")
+        return 0
 
-    def _ask_analysis(self, study: Mapping[str, Any]) -> int:
-        uid = str(study["study_uid"])
-        if time.time() - newest_s(self.place, uid) < self.settled_s:
+    def _ask_analysis(self, one: WatchedStudy) -> int:
+        uid = str(one.study["study_uid"])
+        if str(one.study["newest_at"]) > later(-self.settled_s):
             return 0
         ask_analysis(self.place, uid, by=BY, once=True)
         self.say(f"study {uid}: matches, to be analyzed")
         return 1
 
-    def _sends(self, uids: Sequence[str]) -> dict[str, Job]:
-        keys = [send_key(uid, name, self.what) for uid in uids for name in self.sent_since]
-        return self.place.queue.latest(SEND, keys)
-
-    def _ask_sends(self, study: Mapping[str, Any], sends: Mapping[str, Job]) -> int:
-        uid, asked, pending = str(study["study_uid"]), 0, False
+    def _ask_sends(self, one: WatchedStudy) -> int:
+        uid, asked = str(one.study["study_uid"]), 0
         for name, since in self.sent_since.items():
-            if str(study["received_at"]) < since:
+            if str(one.study["received_at"]) < since:
                 continue
-            last = sends.get(send_key(uid, name, self.what))
-            pending |= last is None or (last.state != "done" and last.state != "cancelled")
+            last = one.jobs.get(self._sends[name])
             if last is None:
                 ask_send(self.place, uid, name, self.what, by=BY, once=True, archives=self.archives)
                 self.say(f"study {uid}: analyzed, to be sent to {name}")
@@ -255,9 +249,15 @@ class Watcher:
                 self.place.queue.again(last.id, by=BY)
                 self.say(f"study {uid}: to be sent to {name} once more")
                 asked += 1
-        if not pending:
-            self._through.add(uid)
         return asked
+
+
+def _is_there(place: Workplace, study_uid: str) -> bool:
+    try:
+        place.studies.get(study_uid)
+    except InputError:
+        return False
+    return True
 
 
 def first_start(place: Workplace, of: str) -> str:
@@ -267,15 +267,3 @@ def first_start(place: Workplace, of: str) -> str:
     while (job := place.queue.take(name, kinds=(WATCH,))) is not None:
         place.queue.end(job, name)
     return mark.created_at
-
-
-def newest_s(place: Workplace, study_uid: str) -> float:
-    """When the newest instance of a study came into the store, in seconds since 1970."""
-    newest = 0.0
-    for series in place.studies.series(study_uid):
-        for row in place.studies.instances(str(series["series_uid"])):
-            try:
-                newest = max(newest, place.studies.path(row).stat().st_mtime)
-            except FileNotFoundError:  # the study is being removed
-                continue
-    return newest

@@ -157,7 +157,7 @@ def ask_import(place: Workplace, source: Path, *, by: str, remove: Path | None =
 
 
 def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
-    from spicula.pipelines.read_reports import take_in_reports
+    from spicula.pipelines.arrivals import after_arrival
 
     source = Path(job.task["source"])
 
@@ -174,11 +174,9 @@ def _import(place: Workplace, job: Job, tell: Tell) -> Mapping[str, Any]:
         raise
     asked = []
     for study_uid in found.studies:
-        modalities = {row["modality"] for row in place.studies.series(study_uid)}
-        if "CT" in modalities and (found.added or not place.findings.analyses(study_uid)):
-            asked.append(ask_analysis(place, study_uid, by=job.created_by).id)
-        if {"CT", "SR"} <= modalities:
-            take_in_reports(place, study_uid)
+        anew = found.added > 0 or job.tries > 1
+        name = after_arrival(place, study_uid, by=job.created_by, anew=anew, since=job.created_at)
+        asked += [] if name is None else [name]
     if remove:
         shutil.rmtree(remove, ignore_errors=True)
     return {

@@ -203,6 +203,19 @@ class Findings:
             rows = connection.execute(query.order_by(FINDING_CHANGES.c.at, FINDINGS.c.id))
             return tuple(StoredFinding(*row) for row in rows)
 
+    def versions(self, study_uid: str) -> tuple[list[str], list[tuple[str, int]]]:
+        """Ids of a study's analyses, the newest first, and id and version of each finding in the order they came."""
+        analyses = select(ANALYSES.c.id).where(ANALYSES.c.study_uid == study_uid).order_by(ANALYSES.c.created_at.desc())
+        findings = (
+            select(FINDINGS.c.id, FINDINGS.c.version)
+            .join(FINDING_CHANGES, FINDING_CHANGES.c.finding_id == FINDINGS.c.id)
+            .where(FINDINGS.c.study_uid == study_uid, FINDING_CHANGES.c.version == 1)
+            .order_by(FINDING_CHANGES.c.at, FINDINGS.c.id)
+        )
+        with self.engine.connect() as connection:
+            ids = [str(name) for name in connection.execute(analyses).scalars()]
+            return ids, [(str(name), int(version)) for name, version in connection.execute(findings)]
+
     def of_studies(self, study_uids: Sequence[str]) -> dict[str, tuple[StoredFinding, ...]]:
         """Findings of several studies by study; those without any have no entry."""
         query = select(*_COLUMNS).where(FINDINGS.c.study_uid.in_(list(study_uids))).order_by(FINDINGS.c.id)

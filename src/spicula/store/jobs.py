@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError
@@ -172,15 +172,17 @@ class Queue:
             The job, now running; None where nothing waits.
         """
         moment = now()
-        dead = and_(JOBS.c.state == "running", JOBS.c.alive_until < moment)
-        open_ = or_(and_(JOBS.c.state == "queued", JOBS.c.not_before <= moment), dead)
-        query = select(JOBS.c.id, JOBS.c.tries).where(open_).order_by(JOBS.c.created_at, JOBS.c.id).limit(1)
+        waits = (JOBS.c.state == "queued", JOBS.c.not_before <= moment)
+        dead = (JOBS.c.state == "running", JOBS.c.alive_until < moment)
+        oldest = select(JOBS.c.id, JOBS.c.tries, JOBS.c.created_at).order_by(JOBS.c.created_at, JOBS.c.id).limit(1)
         if kinds:
-            query = query.where(JOBS.c.kind.in_(list(kinds)))
+            oldest = oldest.where(JOBS.c.kind.in_(list(kinds)))
         with alone(self.engine) as connection:
             _set_aside(connection, moment)
-            full = _full(connection, at_most or {}, moment)
-            found = connection.execute(query.where(JOBS.c.kind.not_in(full)) if full else query).one_or_none()
+            if full := _full(connection, at_most or {}, moment):
+                oldest = oldest.where(JOBS.c.kind.not_in(full))
+            rows = [connection.execute(oldest.where(*one)).one_or_none() for one in (waits, dead)]
+            found = min(filter(None, rows), key=lambda row: (row.created_at, row.id), default=None)
             if found is None:
                 return None
             change = update(JOBS).where(JOBS.c.id == found.id).values(

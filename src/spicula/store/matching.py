@@ -31,6 +31,9 @@ INSTANCE_FIELDS = {
 }  # fmt: skip
 """Attributes that can be matched, by their keyword."""
 
+_OF_STUDY = tuple(column for column in STUDIES.c if column is not STUDIES.c.newest_at)
+"""What a study is; that more of it came is for those who watch."""
+
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _NUMBERS = ("SeriesNumber", "InstanceNumber")
 
@@ -45,14 +48,14 @@ def studies_matching(engine: Engine, filters: Mapping[str, str], *, limit: int, 
         offset: Rows to pass over.
 
     Returns:
-        Columns of ``studies`` with ``modalities`` (sorted), ``series`` and ``instances``.
+        Columns of ``studies`` but ``newest_at``, with ``modalities`` (sorted), ``series`` and ``instances``.
 
     Raises:
         InputError: An attribute that cannot be matched; the known ones are listed.
     """
     modality = filters.get("ModalitiesInStudy", "")
     rest = {name: value for name, value in filters.items() if name != "ModalitiesInStudy"}
-    query: Select[Any] = select(STUDIES).where(*_conditions(rest, STUDY_FIELDS, also=("ModalitiesInStudy",)))
+    query: Select[Any] = select(*_OF_STUDY).where(*_conditions(rest, STUDY_FIELDS, also=("ModalitiesInStudy",)))
     if modality:
         query = query.where(STUDIES.c.study_uid.in_(select(SERIES.c.study_uid).where(SERIES.c.modality == modality)))
     query = query.order_by(STUDIES.c.received_at.desc(), STUDIES.c.study_uid).limit(limit).offset(offset)

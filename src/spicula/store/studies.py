@@ -16,17 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Select, delete, func, insert, or_, select
+from sqlalchemy import Engine, Select, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from spicula.core.errors import InputError
 from spicula.core.files import to_disk, written_aside
 from spicula.store.clock import now
-from spicula.store.tables import INSTANCES, SERIES, STUDIES
+from spicula.store.tables import BYTES, INSTANCES, SERIES, STUDIES
 
 INSTANCES_FOLDER = "instances"
 
 SUFFIX = ".dcm"
+
+_BYTES = cast(func.coalesce(func.sum(INSTANCES.c.bytes), 0), BYTES)
+"""Of all instances of a group; PostgreSQL's own sum would be no whole number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class NewInstance:
     """What the store keeps of an instance beside its bytes; as its header says, already made safe to show.
 
     Args:
-        study: Columns of :data:`spicula.store.tables.STUDIES` but ``received_at``.
+        study: Columns of :data:`spicula.store.tables.STUDIES` but ``received_at`` and ``newest_at``.
         series: Columns of ``series`` but ``study_uid``.
         instance: Columns of ``instances`` but ``series_uid``, ``file``, ``bytes`` and ``sha256``.
     """
@@ -116,9 +119,9 @@ class Studies:
             )  # fmt: skip
 
     def _insert(self, new: NewInstance, kept: Mapping[str, Any]) -> bool:
-        study_uid, series_uid = str(new.study["study_uid"]), str(new.series["series_uid"])
+        study_uid, series_uid, came_at = str(new.study["study_uid"]), str(new.series["series_uid"]), now()
         for table, key, row in (
-            (STUDIES, study_uid, {**new.study, "received_at": now()}),
+            (STUDIES, study_uid, {**new.study, "received_at": came_at, "newest_at": came_at}),
             (SERIES, series_uid, {**new.series, "study_uid": study_uid}),
         ):
             column = table.primary_key.columns[0]
@@ -135,7 +138,8 @@ class Studies:
             elif table is STUDIES and there["patient_id"] != new.study["patient_id"]:
                 raise InputError(f"study {study_uid}", got="another patient", expected="the patient it has")
         try:
-            with self.engine.begin() as connection:
+            with self.engine.begin() as connection:  # the study first, as whoever removes it does
+                connection.execute(update(STUDIES).where(STUDIES.c.study_uid == study_uid).values(newest_at=now()))
                 connection.execute(insert(INSTANCES).values({**new.instance, **kept, "series_uid": series_uid}))
         except IntegrityError:  # the same instance came by two ways at once
             uid = str(new.instance["sop_instance_uid"])
@@ -198,7 +202,7 @@ class Studies:
         """Series of a study by number, each with how many ``instances`` and ``bytes`` it has."""
         query = (
             select(SERIES, func.count(INSTANCES.c.sop_instance_uid).label("instances"),
-                   func.coalesce(func.sum(INSTANCES.c.bytes), 0).label("bytes"))
+                   _BYTES.label("bytes"))
             .outerjoin(INSTANCES, INSTANCES.c.series_uid == SERIES.c.series_uid)
             .where(SERIES.c.study_uid == study_uid).group_by(SERIES.c.series_uid)
             .order_by(SERIES.c.number, SERIES.c.series_uid)
@@ -253,7 +257,7 @@ class Studies:
     def bytes_used(self) -> int:
         """By all instances."""
         with self.engine.connect() as connection:
-            return int(connection.execute(select(func.coalesce(func.sum(INSTANCES.c.bytes), 0))).scalar_one())
+            return int(connection.execute(select(_BYTES)).scalar_one())
 
     def unknown_files(self, *, older_than_s: float = 3600.0) -> Iterator[Path]:
         """Files that no row knows and that are older than a while: what a kill left."""

@@ -6,7 +6,23 @@ records of other parts are JSON.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from spicula.store.clock import now
 
 METADATA = MetaData(
     naming_convention={
@@ -19,6 +35,10 @@ METADATA = MetaData(
 )
 UID = String(64)
 TIME = String(32)
+BYTES = BigInteger().with_variant(Integer(), "sqlite")
+"""A count of bytes: 64 bits, which a whole number of SQLite has anyway."""
+
+_IS_OPEN = text("state IN ('queued', 'running')")
 
 STUDIES = Table(
     "studies",
@@ -31,6 +51,7 @@ STUDIES = Table(
     Column("accession_number", String(16), nullable=False, default=""),
     Column("body_part", String(16), nullable=False, default=""),
     Column("received_at", TIME, nullable=False, index=True),
+    Column("newest_at", TIME, nullable=False, index=True, default=now, server_default=""),
     Column("origin", String(16), nullable=False),
     Column("deidentified", Boolean, nullable=False, default=False),
 )
@@ -56,7 +77,7 @@ INSTANCES = Table(
     Column("columns", Integer),
     Column("frames", Integer, nullable=False, default=1),
     Column("file", String(96), nullable=False, unique=True),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BYTES, nullable=False),
     Column("sha256", String(64), nullable=False),
 )
 ANALYSES = Table(
@@ -112,11 +133,11 @@ JOBS = Table(
     Column("progress", Float, nullable=False, default=0.0),
     Column("message", Text, nullable=False, default=""),
     Column("result", JSON),
-    Index("ix_jobs_waiting", "state", "not_before", "created_at"),
-    Index(
-        "uq_jobs_open_key", "kind", "key", unique=True, sqlite_where=text("state IN ('queued', 'running')"),
-        postgresql_where=text("state IN ('queued', 'running')"),
-    ),
+    Index("ix_jobs_state_created_at", "state", "created_at", "id"),
+    Index("ix_jobs_kind_key_created_at", "kind", "key", "created_at"),
+    Index("ix_jobs_created_at", "created_at"),
+    Index("ix_jobs_kind_ended_at", "kind", "ended_at"),
+    Index("uq_jobs_open_key", "kind", "key", unique=True, sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN),
 )  # fmt: skip
 USERS = Table(
     "users",

@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException as PlainHTTPException
 
 from spicula import __version__
 from spicula.core.errors import InputError, OfflineError, SpiculaError
+from spicula.pipelines.current_outputs import Busy
 from spicula.pipelines.workplace import Workplace
 from spicula.report.text import DISCLAIMER
 from spicula.store.findings import Overtaken
 from spicula.web.access import Access, Attempts, user_of
-from spicula.web.guard import Guard
+from spicula.web.guard import BULKY, Guard
 from spicula.web.limits import Limits
 from spicula.web.metrics import Metrics
 from spicula.web.oidc import Elsewhere, Provider
@@ -27,12 +28,17 @@ from spicula.web.routes import about, archives, dicomweb, findings, jobs, login,
 from spicula.web.schemas import Failure
 from spicula.web.services import Services
 from spicula.web.shown_jobs import JobFeed
+from spicula.web.turns import AGAIN_S, Turns
 
 REFUSALS = {
     400: "what was asked cannot be done", 401: "nobody is logged in", 403: "not allowed",
-    404: "there is none", 409: "another change came first", 422: "not what the schema says",
-    429: "too often", 502: "an archive cannot be reached",
+    404: "there is none", 409: "another change came first", 413: "more than is taken at once",
+    422: "not what the schema says", 429: "too often", 502: "an archive cannot be reached",
+    503: "too many ask for the same; ask again after Retry-After",
 }  # fmt: skip
+
+TOO_MUCH = ("more bytes", "more files", "more parts")
+"""What an error got where a body goes beyond a bound."""
 
 
 def make_app(
@@ -61,7 +67,7 @@ def make_app(
     app.state.workplace, app.state.limits, app.state.access = workplace, limits, access
     app.state.attempts, app.state.services = Attempts(), services or Services(workplace)
     app.state.feed, app.state.stopping = JobFeed(workplace), threading.Event()
-    app.state.second_viewer = second_viewer is not None
+    app.state.second_viewer, app.state.exports = second_viewer is not None, Turns()
     app.state.elsewhere = None if elsewhere is None else Provider(elsewhere)
     app.include_router(login.router)
     app.include_router(oidc.router)
@@ -91,11 +97,13 @@ def _add_health(app: FastAPI, metrics: Metrics) -> None:
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(SpiculaError)
-    async def refused(_: Request, error: SpiculaError) -> Response:
-        gone = isinstance(error, InputError) and str(error.got).startswith("none of th")
-        kinds = ((Overtaken, 409), (InputError, 404 if gone else 400), (OfflineError, 502))
+    async def refused(request: Request, error: SpiculaError) -> Response:
+        got, bulky = str(error.got), request.url.path.startswith(BULKY)
+        of_input = 404 if got.startswith("none of th") else 413 if bulky and got in TOO_MUCH else 400
+        kinds = ((Overtaken, 409), (InputError, of_input), (OfflineError, 502), (Busy, 503))
         status = next((status for kind, status in kinds if isinstance(error, kind)), 500)
-        return JSONResponse({"error": without_folders(str(error))}, status_code=status)
+        more = {"Retry-After": str(AGAIN_S)} if status == 503 else None
+        return JSONResponse({"error": without_folders(str(error))}, status_code=status, headers=more)
 
     @app.exception_handler(DataError)
     async def unspeakable(_: Request, error: DataError) -> Response:

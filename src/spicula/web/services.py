@@ -43,7 +43,7 @@ class Services:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.frames = ServedFrames(self.place.studies)
+        self.frames = ServedFrames(self.place)
 
     @property
     def reading(self) -> ReadingRoom:

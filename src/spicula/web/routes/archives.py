@@ -26,14 +26,15 @@ def find(name: str, given: ArchiveQuery, place: Place, user: Asking, address: Ad
         archive_named(place.folder, name), {key: value for key, value in filters.items() if value}, given.limit
     )
     place.audit.note(user.name, "archive.query", object=name, address=address)
-    uids = ",".join(one.study_uid for one in found)
-    here = studies_matching(place.studies.engine, {"StudyInstanceUID": uids}, limit=len(found)) if found else ()
+    here_as = {one.study_uid: place.uid_here(one.study_uid) for one in found}
+    uids = {"StudyInstanceUID": ",".join(here_as.values())}
+    here = studies_matching(place.studies.engine, uids, limit=len(found)) if found else ()
     known = {row["study_uid"] for row in here}
     return [
         RemoteStudy(
             study_uid=one.study_uid, patient_id=one.patient_id, patient_name=one.patient_name,
             study_date=one.study_date, description=one.description, accession_number=one.accession_number,
-            modalities=list(one.modalities), instances=one.instance_count, here=one.study_uid in known,
+            modalities=list(one.modalities), instances=one.instance_count, here=here_as[one.study_uid] in known,
         )
         for one in found
     ]  # fmt: skip

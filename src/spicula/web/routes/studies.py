@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
+from starlette.concurrency import run_in_threadpool
 
-from spicula.pipelines.study_sheet import export, study_sheet
+from spicula.pipelines.study_sheet import export, export_there, study_sheet
 from spicula.pipelines.upkeep import remove_study as remove_study_and_files
 from spicula.pipelines.worker import ask_analysis
 from spicula.pipelines.worklist import worklist
@@ -17,6 +18,7 @@ from spicula.web.access import admin_of
 from spicula.web.schemas import Job, Study, StudyPage, StudyQuery
 from spicula.web.services import Address, Asking, Place
 from spicula.web.shown_jobs import shown
+from spicula.web.turns import Exporting
 
 router = APIRouter(prefix="/api/studies", tags=["studies"])
 
@@ -72,10 +74,17 @@ def analyze(study_uid: str, place: Place, user: Asking, address: Address) -> Job
 
 
 @router.get("/{study_uid}/exports/{name}", response_class=Response)
-def export_study(study_uid: str, name: str, place: Place, user: Asking, address: Address) -> Response:
-    """The report, SR, SEG or table of a study, as its readers left it."""
-    file = export(place, study_uid, name)
-    place.audit.note(user.name, "study.export", object=study_uid, detail={"what": name}, address=address)
+async def export_study(
+    study_uid: str, name: str, place: Place, user: Asking, address: Address, exports: Exporting
+) -> Response:  # fmt: skip
+    """The report, SR, SEG or table of a study, as its readers left it; 503 while too many others are made."""
+    file = await run_in_threadpool(export_there, place, study_uid, name)
+    if file is None:
+        async with exports.one():
+            file = await run_in_threadpool(export, place, study_uid, name)
+    await run_in_threadpool(
+        lambda: place.audit.note(user.name, "study.export", object=study_uid, detail={"what": name}, address=address)
+    )
     headers: dict[str, Any] = {"Cache-Control": "no-store"}
     media = MEDIA[name.rpartition(".")[2]]
     shown_here = name == "report.html"
