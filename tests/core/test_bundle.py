@@ -72,4 +72,5 @@ def test_every_shipped_bundle_is_whole_and_within_the_budget() -> None:
     }
     assert size.pop("nodule-semantic") < 16_000_000
     assert size.pop("nodule-ssm", 0) < 44_000_000
+    assert size.pop("nodule-search") + size.pop("lidc-index") < 10_000_000
     assert sum(size.values()) < 10_000_000
