@@ -128,6 +128,8 @@ def workstation_rows() -> list[tuple[str, str, str, str]]:
             killed = found["killed"]
             what = f"... {killed['studies']} studies, {sum(killed['kills'].values())} kills: analyzed once, twice, not"
             text = f"{killed['analyzed_once']}, {killed['analyzed_twice']}, {killed['not_analyzed']}"
+            aside = killed.get("set_aside_after_three_kills", 0)
+            text += f"; {aside} of them killed three times, and asked for again" if aside else ""
             table.append((what, text, "all once", "workstation"))
     return table
 
