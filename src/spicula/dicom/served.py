@@ -7,8 +7,8 @@ References:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,19 @@ MEDIA_TYPES = {
 """Of a frame, by its transfer syntax (PS3.18, table 8.7.3-5); uncompressed ones are octets."""
 
 
+@contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    """Whatever a broken file makes pydicom stumble over is one error; what it only warns of is not told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise unreadable(path.name, error) from error
+
+
 def metadata_json(path: Path, *, bulk_uri: str) -> dict[str, Any]:
     """The header of a file as DICOM JSON, without values that are long and binary.
 
@@ -62,20 +75,14 @@ def metadata_json(path: Path, *, bulk_uri: str) -> dict[str, Any]:
     Raises:
         InputError: The file cannot be read.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = parse(str(path), pixels=False)
-            found: dict[str, Any] = dataset.to_json_dict(
-                bulk_data_threshold=LARGEST_INLINE_BYTES, bulk_data_element_handler=lambda element: "",
-                suppress_invalid_tags=True,
-            )  # fmt: skip
-            found["00083002"] = {"vr": "UI", "Value": [str(dataset.file_meta.TransferSyntaxUID)]}
-            rows = dataset.get("Rows")
-    except InputError:
-        raise
-    except Exception as error:  # pydicom raises whatever a broken file makes it stumble over
-        raise unreadable(path.name, error) from error
+    with _one_error(path):
+        dataset = parse(str(path), pixels=False)
+        found: dict[str, Any] = dataset.to_json_dict(
+            bulk_data_threshold=LARGEST_INLINE_BYTES, bulk_data_element_handler=lambda element: "",
+            suppress_invalid_tags=True,
+        )  # fmt: skip
+        found["00083002"] = {"vr": "UI", "Value": [str(dataset.file_meta.TransferSyntaxUID)]}
+        rows = dataset.get("Rows")
     kept = {tag: element for tag, element in found.items() if element.get("BulkDataURI") != ""}
     if rows:
         kept[PIXEL_DATA] = {"vr": "OW", "BulkDataURI": bulk_uri}
@@ -136,23 +143,17 @@ def frame_places(path: Path) -> FramePlaces | None:
     Raises:
         InputError: The file cannot be read.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = parse(str(path), pixels=True)
-            raw = dataset.get_item(PIXEL_DATA) if PIXEL_DATA in dataset else None
-            if str(dataset.file_meta.TransferSyntaxUID) not in AS_STORED or not isinstance(raw, RawDataElement):
-                return None
-            count = _count(dataset)
-            size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
-            size *= int(dataset.BitsAllocated)
-            if size % 8 or raw.value is None or size // 8 * count > len(raw.value):
-                return None
-            return FramePlaces(raw.value_tell, size // 8, count)
-    except InputError:
-        raise
-    except Exception as error:  # pydicom raises whatever a broken file makes it stumble over
-        raise unreadable(path.name, error) from error
+    with _one_error(path):
+        dataset = parse(str(path), pixels=True)
+        raw = dataset.get_item(PIXEL_DATA) if PIXEL_DATA in dataset else None
+        if str(dataset.file_meta.TransferSyntaxUID) not in AS_STORED or not isinstance(raw, RawDataElement):
+            return None
+        count = _count(dataset)
+        size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
+        size *= int(dataset.BitsAllocated)
+        if size % 8 or raw.value is None or size // 8 * count > len(raw.value):
+            return None
+        return FramePlaces(raw.value_tell, size // 8, count)
 
 
 def _count(dataset: pydicom.Dataset) -> int:
@@ -178,14 +179,8 @@ def frames(path: Path, numbers: Sequence[int]) -> tuple[list[bytes], str, str]:
     Raises:
         InputError: The file cannot be read, has no pixels, or has no such frame.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _frames(parse(str(path), pixels=True), path, numbers)
-    except InputError:
-        raise
-    except Exception as error:  # pydicom raises whatever a broken file makes it stumble over
-        raise unreadable(path.name, error) from error
+    with _one_error(path):
+        return _frames(parse(str(path), pixels=True), path, numbers)
 
 
 def _frames(dataset: pydicom.Dataset, path: Path, numbers: Sequence[int]) -> tuple[list[bytes], str, str]:
