@@ -124,6 +124,18 @@ def matches_table(told: Told) -> Any:
     return table
 
 
+def shortened(scan: str) -> str:
+    """The end of a series' UID, which tells it from others; the record has all of it.
+
+    Example:
+        >>> shortened("series 1.3.6.1.4.1.14519.5.2.1.6279.6001.511347030803753100045216493273")
+        'series ...216493273'
+    """
+    kind, _, uid = scan.partition(" ")
+    return f"series ...{uid[-_UID_END:]}" if kind == "series" and len(uid) > 2 * _UID_END else scan
+
+
+_UID_END = 9
 _COLUMNS = {
     "distance": "distance", "pid": "patient", "nodule": "nodule", "size": "mm", "outcome": "outcome",
     "diagnosis": "diagnosis", "place": "x, y, z (mm LPS)", "scan": "scan",
@@ -143,7 +155,8 @@ def cells(match: Match) -> dict[str, str]:
         "outcome": outcome(match),
         "diagnosis": plain_text(str(facts.get("diagnosis", ""))),
         "place": place_of(match),
-        "scan": scan_of(match),
+        "scan": shortened(scan_of(match)),
+        "whole_scan": scan_of(match),
     }
 
 
