@@ -165,7 +165,7 @@ def test_the_record_has_no_nan_and_no_broken_text() -> None:
 def test_what_is_shown_of_a_match() -> None:
     assert cells(MATCHES[0]) == {
         "distance": "0.123", "pid": "A", "nodule": "1", "size": "12.0", "outcome": "malignant",
-        "diagnosis": "primary lung cancer", "place": "", "scan": "",
+        "diagnosis": "primary lung cancer", "place": "", "scan": "", "whole_scan": "",
     }  # fmt: skip
     assert cells(MATCHES[2]) == {
         "distance": "1.250", "pid": "C", "nodule": "1", "size": "", "outcome": "", "diagnosis": "", "place": "",
@@ -268,3 +268,9 @@ def test_a_failed_write_leaves_the_older_page(tmp_path: Path, monkeypatch: pytes
         write_matches_page(path, [told(*MATCHES)], index="others")
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_long_series_is_shown_by_its_end_and_kept_whole() -> None:
+    uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001.511347030803753100045216493273"
+    shown = cells(match("a", 0.1, series_uid=uid))
+    assert (shown["scan"], shown["whole_scan"]) == ("series ...216493273", f"series {uid}")
