@@ -169,7 +169,7 @@ def test_what_is_shown_of_a_match() -> None:
     }  # fmt: skip
     assert cells(MATCHES[2]) == {
         "distance": "1.250", "pid": "C", "nodule": "1", "size": "", "outcome": "", "diagnosis": "", "place": "",
-        "scan": "",
+        "scan": "", "whole_scan": "",
     }  # fmt: skip
     assert cells(match("D", 0.1, malignant=3.0))["outcome"] == ""
     assert cells(match("D", 0.1, diameter_mm="6 mm", malignant="yes", diagnosis=3.0))["size"] == ""
