@@ -117,8 +117,9 @@ def pixels(page) -> np.ndarray:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_the_whole_way(browser, lidc_0001: Path, tiny: Tiny, orthanc, tmp_path) -> None:  # noqa: F811
+def test_the_whole_way(browser, lidc_0001: Path, tiny: Tiny, new_orthanc, tmp_path) -> None:  # noqa: F811
     store, foreign, troubles = tmp_path / "store", [], []
+    orthanc = new_orthanc()  # one of its own: others have the same study
     store.mkdir()
     (store / "archives.toml").write_text(f'[pacs]\nurl = "{orthanc.web}"\nsend = true\npull = true\n')
     options = ("--index", str(tiny.index), "--search-bundle", str(tiny.bundle))
