@@ -122,3 +122,18 @@ def test_what_is_handed_out_otherwise_than_it_is_stored_has_no_place(place, tmp_
     (found,), _, syntax = ServedFrames(place).read(*key, [1])
     assert np.array_equal(np.frombuffer(found, "<i2"), pydicom.dcmread(one).pixel_array.ravel())
     assert syntax == "1.2.840.10008.1.2.1"
+
+
+def test_that_a_file_has_no_places_is_found_out_once(place, tmp_path, monkeypatch) -> None:
+    (one,) = files_of(tmp_path / "in", 0, slices=1)
+    compressed = pydicom.dcmread(one)
+    compressed.compress(JPEGLSLossless)
+    compressed.save_as(one)
+    ingest(one, place.studies, origin="test")
+    (key,), served, looked = keys_of(place), ServedFrames(place), []
+    monkeypatch.setattr(
+        "spicula.pipelines.served_frames.frame_places", lambda path: looked.append(path) or frame_places(path)
+    )
+    first = served.read(*key, [1])
+    assert served.read(*key, [1]) == first == frames(one, [1])
+    assert len(looked) == 1

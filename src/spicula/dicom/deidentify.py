@@ -151,6 +151,11 @@ def deidentified_uid(uid: str, *, secret: bytes) -> str:
     return f"2.25.{int.from_bytes(_of(secret, 'uid', uid)[:16])}"
 
 
+def kept_uid(uid: str, *, secret: bytes | None) -> str:
+    """What a UID of elsewhere is in a store: itself without a secret, another where the store de-identifies by one."""
+    return uid if secret is None else deidentified_uid(uid, secret=secret)
+
+
 def takes(sop_class_uid: str) -> bool:
     """Whether :func:`deidentified` takes instances of a class; such an instance may be refused all the same."""
     return sop_class_uid in _IMAGES

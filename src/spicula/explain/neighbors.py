@@ -23,7 +23,7 @@ from spicula.core.prediction import TRAITS
 OUTCOME = "malignant"
 """Name of the fact that says how a case turned out: 1 malignant, 0 benign."""
 
-SHARES = frozenset({OUTCOME, *TRAITS})
+SHARES = (OUTCOME, *TRAITS)
 """Facts that are from 0 to 1, or nobody can tell what they say."""
 
 LEAST_BACKGROUND = 20

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import select
 
 from spicula.core.errors import InputError
-from spicula.dicom.deidentify import deidentified_uid, takes
+from spicula.dicom.deidentify import kept_uid, takes
 from spicula.dicom.inbox import Arrived, readable
 from spicula.dicom.listener import Listener
 from spicula.dicom.pacs import Pacs
@@ -205,7 +205,7 @@ class _Offer:
 
     def kept(self, uid: str) -> str:
         """The UID that the store gives what the archive calls so."""
-        return uid if self.secret is None else deidentified_uid(uid, secret=self.secret)
+        return kept_uid(uid, secret=self.secret)
 
     def held(self) -> set[str]:
         """Which of them the store has, by its UIDs."""

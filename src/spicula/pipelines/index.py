@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from spicula.core.bundle import load_bundle
 from spicula.core.embedding import Facts
@@ -29,6 +30,9 @@ from spicula.retrieval.opening import (
     open_index,
     rebuild_structure,
 )
+
+if TYPE_CHECKING:
+    from spicula.retrieval.pgvector import PgvectorIndex
 
 TOGETHER = 32
 """Nodules that are added in one change."""
@@ -339,7 +343,7 @@ def rebuild_index(place: str, *, backend: Backend | None = None) -> None:
             hint = "`spicula index add` puts some in"
             raise InputError("structure to search by", got="an empty index", expected="findings", hint=hint)
         if is_database(place):
-            index.build()  # type: ignore[attr-defined]
+            cast("PgvectorIndex", index).build()
             return
     rebuild_structure(Path(place), backend=chosen)
     with open_index(Path(place), backend=chosen) as made:

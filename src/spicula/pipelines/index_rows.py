@@ -10,12 +10,11 @@ from pathlib import Path
 from spicula.core.embedding import Facts
 from spicula.core.errors import InputError, SpiculaError
 from spicula.core.neighbors import as_share
-from spicula.core.prediction import TRAITS
 from spicula.core.volume import Volume
 from spicula.datasets.nodule_csv import NoduleTable
 from spicula.dicom.gaps import Gaps
 from spicula.dicom.reader import Tilt
-from spicula.explain.neighbors import OUTCOME
+from spicula.explain.neighbors import OUTCOME, SHARES
 from spicula.formats import read_volume
 from spicula.pipelines.embed_nodules import (
     MEASURED,
@@ -28,9 +27,6 @@ from spicula.pipelines.embed_nodules import (
 from spicula.pipelines.models import Models
 from spicula.retrieval.embedder import Embedder
 from spicula.retrieval.index import Index, Kind
-
-SHARES = (OUTCOME, *TRAITS)
-"""Facts that evidence is made of: from 0 to 1."""
 
 SETTLED: Mapping[str, Kind] = {**MEASURED, **dict.fromkeys(SHARES, "number")}
 """Kinds that a column of these names has, whatever stands in it."""

@@ -36,7 +36,9 @@ class ServedFrames:
 
     place: Workplace
     most: int = MOST
-    _kept: OrderedDict[tuple[str, str, str], tuple[Path, State, FramePlaces]] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[str, str, str], tuple[Path, State, FramePlaces | None]] = field(
+        default_factory=OrderedDict
+    )
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, study_uid: str, series_uid: str, sop_instance_uid: str, numbers: Sequence[int]) -> Found:
@@ -63,7 +65,7 @@ class ServedFrames:
             path, state, places = known
             try:
                 if _state(path) == state:
-                    return places.read(path, numbers), OCTETS, EXPLICIT_LITTLE
+                    return _read(path, places, numbers)
             except OSError:  # removed meanwhile: the long way says so
                 pass
         return self._long_way(key, numbers)
@@ -75,13 +77,16 @@ class ServedFrames:
         path = self.place.studies.path(row)
         state = _state(path)
         places = frame_places(path)
-        if places is None:
-            return frames(path, numbers)
         with self._lock:
             self._kept[key] = (path, state, places)
             if len(self._kept) > self.most:
                 self._kept.popitem(last=False)
-        return places.read(path, numbers), OCTETS, EXPLICIT_LITTLE
+        return _read(path, places, numbers)
+
+
+def _read(path: Path, places: FramePlaces | None, numbers: Sequence[int]) -> Found:
+    """By their places where they have such; else out of the whole file, which is then read once a request."""
+    return frames(path, numbers) if places is None else (places.read(path, numbers), OCTETS, EXPLICIT_LITTLE)
 
 
 def _state(path: Path) -> State:

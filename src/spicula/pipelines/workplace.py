@@ -50,12 +50,6 @@ class Workplace:
 
         return secret_of(self.folder) if self.deidentify else None
 
-    def uid_here(self, uid: str) -> str:
-        """What a UID of elsewhere is in this store: another where it de-identifies what comes in."""
-        from spicula.dicom.deidentify import deidentified_uid
-
-        return uid if self.secret is None else deidentified_uid(uid, secret=self.secret)
-
 
 @contextmanager
 def open_workplace(

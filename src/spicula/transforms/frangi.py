@@ -16,7 +16,9 @@ from spicula.transforms.nodule_cube import WINDOW_HU, window
 
 Floats = NDArray[Any]
 Mode = Literal["reflect", "nearest", "mirror", "wrap", "constant"]
-_PADDING = {"reflect": "symmetric", "nearest": "edge", "mirror": "reflect", "wrap": "wrap", "constant": "constant"}
+_PADDING: dict[str, Literal["symmetric", "edge", "reflect", "wrap", "constant"]] = {
+    "reflect": "symmetric", "nearest": "edge", "mirror": "reflect", "wrap": "wrap", "constant": "constant",
+}  # fmt: skip
 
 SIGMAS = (2.0, 3.0)
 """Scales in pixels: those of the authors' code, the paper names none."""
@@ -349,7 +351,7 @@ def _operator(length: int, sigma: float, factor: float, mode: str, dtype: str) -
 def _correlated(matrix: Floats, kernel: Floats, mode: str) -> Floats:
     """Its columns by an even or odd kernel, in pairs about the middle, so that what is equal cancels exactly."""
     middle, length, sign = len(kernel) // 2, len(matrix), 1.0 if kernel[0] > 0 else -1.0
-    padded = np.pad(matrix, ((middle, middle), (0, 0)), mode=_PADDING[mode])  # type: ignore[call-overload]
+    padded = np.pad(matrix, ((middle, middle), (0, 0)), mode=_PADDING[mode])
     total = np.asarray(kernel[middle] * matrix)
     for k in range(1, middle + 1):
         total += kernel[middle + k] * (padded[middle + k :][:length] + sign * padded[middle - k :][:length])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from spicula.dicom.deidentify import kept_uid
 from spicula.store.matching import studies_matching
 from spicula.web.schemas import ArchiveQuery, Job, Pull, RemoteStudy, Send
 from spicula.web.services import Address, Asking, Place
@@ -26,7 +27,8 @@ def find(name: str, given: ArchiveQuery, place: Place, user: Asking, address: Ad
         archive_named(place.folder, name), {key: value for key, value in filters.items() if value}, given.limit
     )
     place.audit.note(user.name, "archive.query", object=name, address=address)
-    here_as = {one.study_uid: place.uid_here(one.study_uid) for one in found}
+    secret = place.secret
+    here_as = {one.study_uid: kept_uid(one.study_uid, secret=secret) for one in found}
     uids = {"StudyInstanceUID": ",".join(here_as.values())}
     here = studies_matching(place.studies.engine, uids, limit=len(found)) if found else ()
     known = {row["study_uid"] for row in here}
