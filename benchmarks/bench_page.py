@@ -58,8 +58,8 @@ def pictured(page: Page, folder: Path) -> None:
     """Pictures for the docs: a study, read, on a desk and on a tablet."""
     page.get_by_test_id("finding-row").first.click()
     page.wait_for_timeout(1500)
-    page.keyboard.press("t")
     page.keyboard.press("c")
+    page.keyboard.press("t")  # goes to the slice that the network looked at
     page.wait_for_timeout(1000)
     page.screenshot(path=str(folder / "reading-room-attention.png"))
     page.keyboard.press("Escape")
