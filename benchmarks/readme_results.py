@@ -37,6 +37,7 @@ def rows() -> list[tuple[str, str, str, str]]:
         *semantic_rows(),
         *ssm_rows(),
         *search_rows(),
+        *on_device_rows(),
         *outline_rows(),
         *detection_rows(),
         *evaluation_rows(),
@@ -102,6 +103,19 @@ def retrieval_rows(judged: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         gains = [span(tuned[scope]["precision"]["over"]["vae"]) for scope in ("all", "same-patient", "cross-patient")]
         table.append(("... tuned over the VAE: all, same, other patients", "; ".join(gains), "above 0", "retrieval"))
     return table
+
+
+def on_device_rows() -> list[tuple[str, str, str, str]]:
+    """Encoders pretrained on a GPU, of the largest run."""
+    largest = max(read("on_device")["runs"], key=lambda run: run["finished"])
+    alone, beside = largest["alone"], largest["side_by_side"]
+    text = (
+        f"{largest['at_a_time']} at a time, {beside['images_per_second_of_each']:.0f} images/s each; "
+        f"alone {alone['images_per_second']:.0f}, {100 * alone['share_of_peak']:.1f} % of the peak"
+    )
+    return [
+        (f"Pretraining {largest['finished']} encoders for searching on an {largest['device']}", text, "", "on_device")
+    ]
 
 
 def workstation_rows() -> list[tuple[str, str, str, str]]:

@@ -254,22 +254,23 @@ def settled(order: Order, table: Any, facts: dict[str, Any], until: float) -> tu
     alone, peak, flop = one["images_per_second"], one["peak_flops"], one["flop_an_image"]
     print(f"matrix products: {peak / 1e12:.2f} TFLOP/s; an image: {flop / 1e9:.2f} GFLOP")
     print(f"one pretraining alone: {alone:.1f} images/s, {alone * flop / peak:.1%} of that")
-    rate, share, begun = alone, alone * flop / peak, order.begun()
+    rate, begun = alone, order.begun()
+    speed: dict[str, Any] = {
+        "peak_tflop_per_second": peak / 1e12, "gflop_an_image": flop / 1e9,
+        "images_per_second": {"alone": alone}, "share_of_peak": {"alone": alone * flop / peak},
+    }  # fmt: skip
     if begun is None and order.jobs > 1:
         told = [process.communicate()[0] for process in abreast("measure", order.names[: order.jobs])]
         each = [json.loads(line.splitlines()[-1]) for line in told]
         rate = sum(line["images_per_second"] for line in each)
         share = sum(line["images_per_second"] * line["flop_an_image"] for line in each) / peak
         print(f"{order.jobs} side by side: {rate:.1f} images/s, {share:.1%}")
+        speed["images_per_second"]["side_by_side"], speed["share_of_peak"]["side_by_side"] = rate, share
     if begun is None and not order.small:
         batch = int(one["batch"])
         images = sum(len(order.rows(table, facts, name)) // batch * batch for name in order.names)
         order = order.lasting(epochs_in_time(order.method.epochs, images, rate, until - time.monotonic()))
-    return begun or order, {
-        "peak_tflop_per_second": peak / 1e12, "gflop_an_image": flop / 1e9,
-        "images_per_second": {"alone": alone, "side_by_side": rate},
-        "share_of_peak": {"alone": alone * flop / peak, "side_by_side": share},
-    }  # fmt: skip
+    return begun or order, speed
 
 
 def main() -> int:
