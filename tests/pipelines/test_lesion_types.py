@@ -37,10 +37,9 @@ from spicula.pipelines.lesion_calls import (  # noqa: E402
     taught_calls,
 )
 from spicula.pipelines.lesion_regions import Lesions, Round, lidc_lesions, pieces_of  # noqa: E402
-from spicula.pipelines.lesion_retrieval import TUNED as TUNED_ENCODER  # noqa: E402
 from spicula.pipelines.lesion_types import evaluate_lesion_types, qi_rows, scores_of  # noqa: E402
 from spicula.pipelines.pretraining_loop import SHAPE  # noqa: E402
-from spicula.pipelines.search_arms import ARMS, MAIN, SearchRecipe, shape_of  # noqa: E402
+from spicula.pipelines.search_arms import ARMS, MAIN, ON_PAIRS, SearchRecipe, shape_of  # noqa: E402
 from spicula.pipelines.search_nodules import TOLD, Pieces  # noqa: E402
 from spicula.pipelines.train_retrieval import encoder_folder  # noqa: E402
 
@@ -323,7 +322,7 @@ def test_deeplesion_as_published(root, small, tmp_path, monkeypatch):
     assert set(told["arms"]["vae"]) == {LINEAR, BALANCED, NEIGHBORS, TUNED}
     assert told["filters"][next(iter(FEW))][ALONE]["accuracy"]["value"] > 0.9
     assert any(row.published and row.same_data for row in ran.rows)
-    assert set(ran.facts["retrieval"]) == {*ARMS, TUNED_ENCODER}
+    assert set(ran.facts["retrieval"]) == {*ARMS, ON_PAIRS}
     beside = {row.published.target: row.published.value for row in ran.rows if row.metric == "map@10" and row.published}
     assert sorted(beside.values()) == [0.465, 0.713, 0.729]
     within = [row for row in ran.rows if row.metric == "map@10" and "same patient" in row.part]

@@ -17,7 +17,8 @@ from spicula.pipelines import train_retrieval as job
 from spicula.pipelines.embed_nodules import finding_id
 from spicula.pipelines.retrieval_tuning import TuningRecipe
 from spicula.pipelines.search import Query, search
-from spicula.pipelines.search_arms import MAIN, SearchRecipe
+from spicula.pipelines.search_arms import HEAD_ALONE, MAIN, ON_PAIRS, WITH_HEAD, SearchRecipe
+from spicula.pipelines.search_card import BESIDE
 from spicula.pipelines.search_head_fit import HeadRecipe
 from spicula.retrieval.embedder import load_embedder
 from spicula.retrieval.opening import open_index
@@ -78,9 +79,7 @@ def test_evaluation_bundle_and_index_agree(shared, tmp_path, monkeypatch, reader
     assert told is not None
     assert told == json.loads((run / job.EVALUATION).read_text())
     assert told["nodules"] == 48
-    assert set(told["embeddings"]) >= {
-        "diameter", MAIN, "vae", f"{MAIN}, tuned", f"{MAIN}, head", "measured numbers, head"
-    }  # fmt: skip
+    assert set(told["embeddings"]) >= {"diameter", MAIN, "vae", ON_PAIRS, WITH_HEAD, HEAD_ALONE}
     for name, found in told["embeddings"].items():
         assert set(found) == {"malignancy", "texture"}
         for scope in ("all", "cross-patient", "unseen"):
@@ -91,7 +90,13 @@ def test_evaluation_bundle_and_index_agree(shared, tmp_path, monkeypatch, reader
     assert len(table) > len(told["embeddings"]) * 2 * 3 * 4
     bundle = load_bundle(run / "nodule-search")
     bundle.verify()
-    assert bundle.manifest["card"]["metrics"]["nodules"] == 48
+    metrics = bundle.card["metrics"]
+    assert metrics["nodules"] == 48
+    assert set(metrics["embeddings"]) == {WITH_HEAD, *BESIDE}
+    for name, judged in metrics["embeddings"].items():  # the same numbers; who is compared with whom only of what ships
+        of_card, of_run = (one["texture"]["all"]["precision"] for one in (judged, told["embeddings"][name]))
+        assert of_card == {key: of_run[key] for key in of_card}
+        assert ("over" in of_card) == (name == WITH_HEAD)
     embedder = load_embedder(bundle, threads=1)
     cases = lidc_nodules.load_cases(shared / "lidc_nodules")[:48]
     ids = {finding_id(case.patient_id, case.case_id.rpartition("_")[2]) for case in cases}

@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from spicula.pipelines.lesion_regions import Lesions, pieces_of
 from spicula.pipelines.retrieval_protocol import Queries, judge_retrieval
 from spicula.pipelines.retrieval_tuning import TuningRecipe, tune
-from spicula.pipelines.search_arms import MAIN
+from spicula.pipelines.search_arms import MAIN, ON_PAIRS
 from spicula.pipelines.search_nodules import features_of_pieces, unit
-
-TUNED = f"{MAIN}, tuned"
 
 Report = Callable[[str], None]
 
@@ -54,7 +52,7 @@ def evaluate_lesion_retrieval(
         lesions.known(question, only.learn), tuning or replace(TuningRecipe(), pairs=4096, negatives=16),
         middle=lesions.middle,
     )  # fmt: skip
-    vectors[TUNED] = unit(features_of_pieces(tuned, tested, middle=lesions.middle))
+    vectors[ON_PAIRS] = unit(features_of_pieces(tuned, tested, middle=lesions.middle))
     queries = Queries(
         lesions.patients[rows], np.zeros(len(rows), dtype=np.intp), {question: lesions.labels[question][rows]}
     )

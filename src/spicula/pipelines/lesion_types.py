@@ -39,12 +39,11 @@ from spicula.pipelines.lesion_calls import (
     calls_of_filter,
 )
 from spicula.pipelines.lesion_regions import Lesions, Rows, deeplesion_lesions, lidc_lesions
-from spicula.pipelines.lesion_retrieval import TUNED as TUNED_ENCODER
 from spicula.pipelines.lesion_retrieval import evaluate_lesion_retrieval
 from spicula.pipelines.paper_rows import Compared, Ours, Ran
 from spicula.pipelines.risk_evaluation import difference, rounded
 from spicula.pipelines.run_folder import RUN, as_json, write_json
-from spicula.pipelines.search_arms import MAIN, SearchRecipe, recipe_of
+from spicula.pipelines.search_arms import MAIN, ON_PAIRS, SearchRecipe, recipe_of
 from spicula.pipelines.train_retrieval import EVALUATION
 
 RESULT, KEPT = "lesion-types.json", "calls"
@@ -282,7 +281,7 @@ def _retrieval_rows(paper: Paper, retrieved: Mapping[str, Any], agree: str, data
                 if "value" not in told:  # no query has a like in this scope
                     continue
                 ours = Ours(told["value"], told["low"], told["high"], "bootstrap")
-                beside = number if name == TUNED_ENCODER and form == "published" else None
+                beside = number if name == ON_PAIRS and form == "published" else None
                 part = f"Retrieval by {agree}, {data}, {words}{STANDARD if form != 'published' else ''}"
                 yield Compared(part, name, beside, "map@10", ours, same_data=data == "DeepLesion")
 

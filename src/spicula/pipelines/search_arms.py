@@ -29,6 +29,15 @@ class Arm:
 MAIN = "simclr + frangi + gem"
 """What ships, and what the paper proposes."""
 
+ON_PAIRS = f"{MAIN}, tuned"
+"""The same, tuned on pairs as the paper does."""
+
+WITH_HEAD = f"{MAIN}, head"
+"""The same under the head that ships."""
+
+HEAD_ALONE = "measured numbers, head"
+"""That head without what a network sees."""
+
 ARMS: Mapping[str, Arm] = {
     MAIN: Arm(),
     "vae": Arm("vae", frangi=False, pool="average"),

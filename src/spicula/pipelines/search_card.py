@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spicula.pipelines.search_arms import SearchRecipe
+from spicula.pipelines.search_arms import HEAD_ALONE, MAIN, ON_PAIRS, WITH_HEAD, SearchRecipe
 from spicula.transforms.nodule_cube import WINDOW_HU
 from spicula.transforms.nodule_slices import MOST, PIXEL_MM, PIXELS
 from spicula.transforms.planes import BACKGROUND_HU, FAR_MM, NEAR_MM
@@ -32,6 +32,12 @@ def preprocessing(shape: Any, middle: float, measured: Sequence[str]) -> dict[st
         "background_hu": BACKGROUND_HU,
         "measured": list(measured),
     }
+
+
+BESIDE = (HEAD_ALONE, ON_PAIRS, MAIN, "vae", "diameter")
+"""Embeddings whose numbers stand beside those of what ships."""
+
+MEASURES = ("precision", "average_precision")
 
 
 def card(evaluation: Mapping[str, Any], recipe: SearchRecipe) -> dict[str, Any]:
@@ -62,6 +68,7 @@ def card(evaluation: Mapping[str, Any], recipe: SearchRecipe) -> dict[str, Any]:
             "interval over patients; over: paired differences, query by query, to the nearest by diameter alone, to "
             "the VAE and to the encoder as it was pretrained",
             **evaluation,
+            "embeddings": _told(evaluation["embeddings"]),
         },
         "intended_use": "Research: to find past nodules that look like one and turned out alike.",
         "limits": [
@@ -74,3 +81,22 @@ def card(evaluation: Mapping[str, Any], recipe: SearchRecipe) -> dict[str, Any]:
             "that is unlike anything in the index.",
         ],
     }
+
+
+def _told(embeddings: Mapping[str, Any]) -> dict[str, Any]:
+    """What ships, with its paired differences, and what stands beside; all else is in the run's ``evaluation.json``."""
+
+    def of(name: str, number: Mapping[str, Any]) -> dict[str, Any]:
+        left_out = ("over", "skipped") if name != WITH_HEAD else ("skipped",)
+        return {key: value for key, value in number.items() if key not in left_out}
+
+    return {
+        name: {
+            agree: {
+                scope: {measure: of(name, measures[measure]) for measure in MEASURES}
+                for scope, measures in scopes.items()
+            }
+            for agree, scopes in embeddings[name].items()
+        }
+        for name in (WITH_HEAD, *BESIDE) if name in embeddings
+    }  # fmt: skip

@@ -25,7 +25,17 @@ from spicula.pipelines.retrieval_table import TABLE, write_table
 from spicula.pipelines.retrieval_tuning import TuningRecipe, tune
 from spicula.pipelines.risk_table import Outlines, Table, make_table
 from spicula.pipelines.run_folder import as_json, open_run, write_json
-from spicula.pipelines.search_arms import ARMS, MAIN, SearchRecipe, middle_of, pretraining_of, shape_of
+from spicula.pipelines.search_arms import (
+    ARMS,
+    HEAD_ALONE,
+    MAIN,
+    ON_PAIRS,
+    WITH_HEAD,
+    SearchRecipe,
+    middle_of,
+    pretraining_of,
+    shape_of,
+)
 from spicula.pipelines.search_bundle import INDEX, index_lidc, ship
 from spicula.pipelines.search_head_fit import HeadRecipe, fit_head, vectors_of
 from spicula.pipelines.search_nodules import (
@@ -198,8 +208,8 @@ def _vectors(
             known.patients, np.flatnonzero(fold_of != fold), tuning, middle=middle,
         )  # fmt: skip
         tuned.append(features_of_pieces(encoder, pieces, middle=middle))
-    vectors[f"{MAIN}, tuned"] = unit(np.stack(tuned))
-    for name, features in ((f"{MAIN}, head", raw[MAIN]), ("measured numbers, head", None)):
+    vectors[ON_PAIRS] = unit(np.stack(tuned))
+    for name, features in ((WITH_HEAD, raw[MAIN]), (HEAD_ALONE, None)):
         report(f"{name} ...")
         found = []
         for fold in folds:
