@@ -169,8 +169,9 @@ def write_bundle(folder: Path) -> Path:
     save_file(RegionEncoder(shape).state_dict(), encoder / WEIGHTS)
     (encoder / SHAPE).write_text(json.dumps(asdict(shape)))
     pieces = cut_pieces(cases, folder / "pieces", outlines=outlines, identity="balls", report=lambda line: None)
+    evaluation = {"nodules": 4, "patients": 4, "embeddings": {}}
     bundle = ship(
-        folder, encoder, table, pieces, {"nodules": 4, "patients": 4}, recipe=SearchRecipe(width=4, epochs=1),
+        folder, encoder, table, pieces, evaluation, recipe=SearchRecipe(width=4, epochs=1),
         head=HeadRecipe(members=MEMBERS, hidden=8, dimensions=DIMENSIONS, epochs=1),
     )  # fmt: skip
     return bundle.folder

@@ -158,13 +158,12 @@ def taught_calls(
     network = torch.nn.ModuleList([copy.deepcopy(start), head]).train().to(device)
     optimizer = torch.optim.AdamW(decay_groups(network, recipe.decay), lr=0.0)
     rng, slices = np.random.default_rng(recipe.seed), slices_of(lesions.pieces)
+    one_view = replace(compact_views(middle=lesions.middle), views=1)
     order = np.concatenate([rng.permutation(learn) for _ in range(-(-recipe.steps * recipe.batch // len(learn)))])
     for step in range(recipe.steps):
         some = order[step * recipe.batch : (step + 1) * recipe.batch]
         hu = np.stack([lesions.pieces.hu[rng.choice(slices[row])] for row in some]).astype(np.float32)
-        views = region_views(
-            torch.from_numpy(hu).to(device), compact_views(middle=lesions.middle), rng, filter_of=filter_of(start.shape)
-        )
+        views = region_views(torch.from_numpy(hu).to(device), one_view, rng, filter_of=filter_of(start.shape))
         said = head(network[0].features(views[0]))
         loss = torch.nn.functional.cross_entropy(said, torch.from_numpy(label[some].astype(np.int64)).to(device))
         require_finite(loss, [f"step {step}"])
