@@ -21,7 +21,7 @@ from spicula.core.extras import require
 from spicula.networks.checkpoint import cosine_rate, decay_groups, descend
 from spicula.pipelines.lesion_regions import Lesions, Rows, pieces_of
 from spicula.pipelines.pretrain_regions import filter_of
-from spicula.pipelines.pretraining_loop import device_of_training
+from spicula.pipelines.pretraining_loop import bfloat16_is_fast, device_of_training
 from spicula.pipelines.search_arms import MAIN
 from spicula.pipelines.search_nodules import Features, features_of_pieces, slices_of, unit
 from spicula.pipelines.ssm_heads import HEADS
@@ -155,7 +155,7 @@ def taught_calls(
     share = (np.bincount(label[learn], minlength=classes) + 1.0) / (len(learn) + classes)
     head.bias.data = torch.from_numpy(np.log(share)).float()
     device = device_of_training()
-    network = torch.nn.ModuleList([copy.deepcopy(start), head]).train().to(device)
+    network = torch.nn.ModuleList([copy.deepcopy(start), head]).train().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(decay_groups(network, recipe.decay), lr=0.0)
     rng, slices = np.random.default_rng(recipe.seed), slices_of(lesions.pieces)
     one_view = replace(compact_views(middle=lesions.middle), views=1)
@@ -164,8 +164,10 @@ def taught_calls(
         some = order[step * recipe.batch : (step + 1) * recipe.batch]
         hu = np.stack([lesions.pieces.hu[rng.choice(slices[row])] for row in some]).astype(np.float32)
         views = region_views(torch.from_numpy(hu).to(device), one_view, rng, filter_of=filter_of(start.shape))
-        said = head(network[0].features(views[0]))
-        loss = torch.nn.functional.cross_entropy(said, torch.from_numpy(label[some].astype(np.int64)).to(device))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16_is_fast()):
+            said = head(network[0].features(views[0]))
+        truth = torch.from_numpy(label[some].astype(np.int64)).to(device)
+        loss = torch.nn.functional.cross_entropy(said.float(), truth)
         require_finite(loss, [f"step {step}"])
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(step, recipe.steps, rate=recipe.rate)

@@ -94,13 +94,20 @@ def accelerator_of(*, seed: int, threads: int) -> Any:
     torch, accelerate = (require(name, extra="train") for name in ("torch", "accelerate"))
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    cuda = torch.cuda.is_available()
-    half = torch.cuda.is_bf16_supported() if cuda else torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return accelerate.Accelerator(cpu=not cuda, mixed_precision="bf16" if half else "no")
+    mixed = "bf16" if bfloat16_is_fast() else "no"
+    return accelerate.Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=mixed)
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether products in bfloat16 are worth it where trainings run."""
+    torch = require("torch", extra="train")
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512")
 
 
 def device_of_training() -> Any:
-    """Where small trainings run whose numbers stay float32: the GPU where there is one."""
+    """Where small trainings run that need no accelerate: the GPU where there is one."""
     torch = require("torch", extra="train")
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
