@@ -201,6 +201,9 @@ def _affine(path: Path, header: Header, dimension: int) -> tuple[FloatArray, lis
     if len(matrix) != dimension**2:
         warnings.append(f"{path}: no TransformMatrix; the axes are taken as LPS.")
         matrix = np.eye(dimension).ravel().tolist()
+    for name, given in (("ElementSpacing", spacing), ("Offset", origin), ("TransformMatrix", matrix)):
+        if not np.isfinite(given).all():
+            raise InputError(f"{path}: {name}", got=" ".join(map(str, given)), expected="finite numbers")
     unit = _MM.get(header.tags.get("DistanceUnits", "mm"))
     if unit is None:
         raise InputError(f"{path}: DistanceUnits", got=header.tags["DistanceUnits"], expected="mm, cm or um")
