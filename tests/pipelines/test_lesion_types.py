@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-torch = pytest.importorskip("torch", reason="pip install 'spicula[train]'")
+pytest.importorskip("torch", reason="pip install 'spicula[train]'")
 
-from spicula.core.errors import InputError  # noqa: E402
-from spicula.core.finding import Case, Finding  # noqa: E402
-from spicula.datasets import deeplesion, lidc_nodules  # noqa: E402
-from spicula.datasets.deeplesion_table import COLUMNS, LESION_TYPES  # noqa: E402
-from spicula.networks.checkpoint import save_weights  # noqa: E402
-from spicula.networks.resnet import RegionEncoder, RegionShape  # noqa: E402
-from spicula.papers import paper  # noqa: E402
-from spicula.pipelines import lesion_calls, lesion_regions, lesion_types  # noqa: E402
-from spicula.pipelines.evaluate_paper import PaperEvaluation, lines  # noqa: E402
-from spicula.pipelines.lesion_calls import (  # noqa: E402
+import torch
+
+from spicula.core.errors import InputError
+from spicula.core.finding import Case, Finding
+from spicula.datasets import deeplesion, lidc_nodules
+from spicula.datasets.deeplesion_table import COLUMNS, LESION_TYPES
+from spicula.networks.checkpoint import save_weights
+from spicula.networks.resnet import RegionEncoder, RegionShape
+from spicula.papers import paper
+from spicula.pipelines import lesion_calls, lesion_regions, lesion_types
+from spicula.pipelines.evaluate_paper import PaperEvaluation, lines
+from spicula.pipelines.lesion_calls import (
     ALONE,
     BALANCED,
     FILTERS,
@@ -36,12 +38,12 @@ from spicula.pipelines.lesion_calls import (  # noqa: E402
     statistics_of,
     taught_calls,
 )
-from spicula.pipelines.lesion_regions import Lesions, Round, lidc_lesions, pieces_of  # noqa: E402
-from spicula.pipelines.lesion_types import evaluate_lesion_types, qi_rows, scores_of  # noqa: E402
-from spicula.pipelines.pretraining_loop import SHAPE  # noqa: E402
-from spicula.pipelines.search_arms import ARMS, MAIN, ON_PAIRS, SearchRecipe, shape_of  # noqa: E402
-from spicula.pipelines.search_nodules import TOLD, Pieces  # noqa: E402
-from spicula.pipelines.train_retrieval import encoder_folder  # noqa: E402
+from spicula.pipelines.lesion_regions import Lesions, Round, lidc_lesions, pieces_of
+from spicula.pipelines.lesion_types import evaluate_lesion_types, qi_rows, scores_of
+from spicula.pipelines.pretraining_loop import SHAPE
+from spicula.pipelines.search_arms import ARMS, MAIN, ON_PAIRS, SearchRecipe, shape_of
+from spicula.pipelines.search_nodules import TOLD, Pieces
+from spicula.pipelines.train_retrieval import encoder_folder
 
 RECIPE = SearchRecipe(width=2, epochs=1, latent=4)
 TEACHING = TeachingRecipe(steps=2, scratch_steps=2, batch=8)

@@ -18,6 +18,7 @@ import requests
 from spicula.dicom.web import DicomWeb
 from spicula.web.page import PAGE
 
+# fixtures of another folder: pytest finds them by these names, and so do the tests' arguments (F811)
 from ..pipelines.conftest import lidc_0001  # noqa: F401
 from ..pipelines.search_tiny import Tiny, tiny  # noqa: F401
 from .test_server import free_port, wait_for

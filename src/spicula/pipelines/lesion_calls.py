@@ -158,13 +158,14 @@ def taught_calls(
     network = torch.nn.ModuleList([copy.deepcopy(start), head]).train().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(decay_groups(network, recipe.decay), lr=0.0)
     rng, slices = np.random.default_rng(recipe.seed), slices_of(lesions.pieces)
-    one_view = replace(compact_views(middle=lesions.middle), views=1)
+    one_view, response = replace(compact_views(middle=lesions.middle), views=1), filter_of(start.shape)
+    fast = bfloat16_is_fast()
     order = np.concatenate([rng.permutation(learn) for _ in range(-(-recipe.steps * recipe.batch // len(learn)))])
     for step in range(recipe.steps):
         some = order[step * recipe.batch : (step + 1) * recipe.batch]
         hu = np.stack([lesions.pieces.hu[rng.choice(slices[row])] for row in some]).astype(np.float32)
-        views = region_views(torch.from_numpy(hu).to(device), one_view, rng, filter_of=filter_of(start.shape))
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16_is_fast()):
+        views = region_views(torch.from_numpy(hu).to(device), one_view, rng, filter_of=response)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
             said = head(network[0].features(views[0]))
         truth = torch.from_numpy(label[some].astype(np.int64)).to(device)
         loss = torch.nn.functional.cross_entropy(said.float(), truth)

@@ -38,6 +38,7 @@ BESIDE = (HEAD_ALONE, ON_PAIRS, MAIN, "vae", "diameter")
 """Embeddings whose numbers stand beside those of what ships."""
 
 MEASURES = ("precision", "average_precision")
+"""What is told of each."""
 
 
 def card(evaluation: Mapping[str, Any], recipe: SearchRecipe) -> dict[str, Any]:
